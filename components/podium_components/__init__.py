@@ -1,0 +1,1 @@
+"""Typed Kubeflow Pipelines container components, one per phase."""

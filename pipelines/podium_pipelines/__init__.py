@@ -1,0 +1,1 @@
+"""Pipelines over the components: compile, run here, submit."""
