@@ -1,0 +1,46 @@
+"""Settings of every test: eight CPU devices, strict dtypes, no rank promotion, warnings are errors."""
+
+import os
+from pathlib import Path
+
+# Before the first import of jax and of anything that starts threads: tests never touch an accelerator or a network.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# One seed, no time limit, no example database: a loaded machine and a fresh one see the same examples.
+hypothesis.settings.register_profile("podium", deadline=None, derandomize=True, database=None, max_examples=40)
+hypothesis.settings.load_profile("podium")
+
+THIRD_PARTY_WARNINGS = (
+    # torch, kfp, google and protobuf warn about their own insides; a warning of ours names a podium module.
+    "ignore::DeprecationWarning:(?!podium).*",
+    "ignore::PendingDeprecationWarning:(?!podium).*",
+    "ignore::FutureWarning:(?!podium).*",
+    "ignore::ImportWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Turn warnings into errors, except those that other libraries raise about themselves."""
+    config.addinivalue_line("filterwarnings", "error")
+    for line in THIRD_PARTY_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of real data sets, or skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PODIUM_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: name its folder in PODIUM_DATA to run this test")
+    return folder
