@@ -1,0 +1,88 @@
+"""Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) over explicit keys, values and masks."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from podium.models.config import TransformerConfig
+from podium.models.layers import Linear
+from podium.models.lora import LoraSpec
+from podium.models.rope import rotate
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of one layer, each [batch, kv_heads, slots, head_dim]; stacked caches lead with layers.
+
+    Heads come before slots: a decode step then is one batched product over contiguous memory.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class Context(NamedTuple):
+    """What every layer of one call shares.
+
+    cos, sin: [batch, time, head_dim / 2]; mask: boolean [batch, time, slots], true = may be looked at;
+    slot: where in the cache the call's own keys go, None when there is no cache.
+    """
+
+    cos: jax.Array
+    sin: jax.Array
+    mask: jax.Array
+    slot: jax.Array | None = None
+
+
+def attend(query: jax.Array, memory: KeyValues, mask: jax.Array) -> jax.Array:
+    """Softmax attention of query [batch, time, heads, head_dim]; the softmax is float32. Same shape out.
+
+    A query that may look at nothing (padding) gets the mean of all values: finite, and read by nobody.
+    """
+    batch, time, heads, head_dim = query.shape
+    kv_heads = memory.keys.shape[1]
+    grouped = query.reshape(batch, time, kv_heads, heads // kv_heads, head_dim)
+    scores = jnp.einsum("btkgh,bksh->bkgts", grouped, memory.keys).astype(jnp.float32) * head_dim**-0.5
+    scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    mixed = jnp.einsum("bkgts,bksh->btkgh", weights, memory.values)
+    return mixed.reshape(batch, time, heads, head_dim)
+
+
+class Attention(nnx.Module):
+    """Project, rotate, write to the cache where there is one, attend, project back."""
+
+    def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
+        def linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Linear:
+            rank, scale = (lora.rank(name), lora.scale) if lora else (0, 0.0)
+            return Linear(
+                inputs, outputs, bias=config.attention_bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs
+            )
+
+        width = {"embed": config.embed}
+        self.q_proj = linear("q_proj", width, {"heads": config.heads, "head_dim": config.head_dim})
+        self.k_proj = linear("k_proj", width, {"kv_heads": config.kv_heads, "head_dim": config.head_dim})
+        self.v_proj = linear("v_proj", width, {"kv_heads": config.kv_heads, "head_dim": config.head_dim})
+        self.o_proj = linear("o_proj", {"heads": config.heads, "head_dim": config.head_dim}, width)
+
+    def __call__(
+        self, x: jax.Array, context: Context, cache: KeyValues | None
+    ) -> tuple[jax.Array, KeyValues]:
+        query = rotate(self.q_proj(x), context.cos, context.sin)
+        own = KeyValues(
+            jnp.swapaxes(rotate(self.k_proj(x), context.cos, context.sin), 1, 2),
+            jnp.swapaxes(self.v_proj(x), 1, 2),
+        )
+        memory = own if cache is None else _write(cache, own, context.slot)
+        return self.o_proj(attend(query, memory, context.mask)), memory
+
+
+def _write(cache: KeyValues, own: KeyValues, slot: jax.Array | None) -> KeyValues:
+    assert slot is not None, "a call with a cache says where its keys go"
+    zero = jnp.zeros((), slot.dtype)
+    at = (zero, zero, slot, zero)
+    return KeyValues(
+        jax.lax.dynamic_update_slice(cache.keys, own.keys.astype(cache.keys.dtype), at),
+        jax.lax.dynamic_update_slice(cache.values, own.values.astype(cache.values.dtype), at),
+    )

@@ -1,0 +1,266 @@
+"""The decoder-only transformer: nnx modules define its parts, plain nested dicts of arrays carry its parameters.
+
+A parameter tree is {"embedder", "blocks", "final_norm"[, "lm_head"]}. Blocks are stacked (every leaf leads with
+`layers`) and scanned, so that compile time does not grow with depth; `unstack` gives a tuple of single layers, which
+a decode loop on a CPU runs faster (no slice of the weights is copied per token).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from podium.models.attention import Attention, Context, KeyValues
+from podium.models.config import TransformerConfig
+from podium.models.layers import INIT_STD, MLP, RMSNorm
+from podium.models.lora import LoraSpec, overlay
+from podium.models.rope import rope_tables
+from podium.parallel.sharding import Axes, constrain
+
+Tree = Any
+Caches = Any  # KeyValues with a leading layers dimension, or a tuple of KeyValues
+
+
+class Block(nnx.Module):
+    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config)
+        self.attention = Attention(config, lora, rngs=rngs)
+        self.mlp_norm = RMSNorm(config)
+        self.mlp = MLP(config, lora, rngs=rngs)
+
+    def __call__(self, x: jax.Array, context: Context, cache: KeyValues | None) -> tuple[jax.Array, KeyValues]:
+        mixed, memory = self.attention(self.attention_norm(x), context, cache)
+        x = x + mixed
+        x = constrain(x + self.mlp(self.mlp_norm(x)), "batch", "time", "activation")
+        return x, memory
+
+
+class Embedder(nnx.Module):
+    """Token table [vocab, embed]; its transpose is the output head of a tied model."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        shape = (config.vocab_size, config.embed)
+        table = INIT_STD * jax.random.normal(rngs.params(), shape, jnp.float32)
+        self.table = nnx.Param(table, axes=("vocab", "embed"))
+
+
+class Head(nnx.Module):
+    """Output kernel [embed, vocab] of an untied model."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        shape = (config.embed, config.vocab_size)
+        kernel = INIT_STD * jax.random.normal(rngs.params(), shape, jnp.float32)
+        self.kernel = nnx.Param(kernel, axes=("embed", "vocab"))
+
+
+def _parts(config: TransformerConfig, lora: LoraSpec | None) -> dict[str, Callable[[nnx.Rngs], nnx.Module]]:
+    parts: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
+        "embedder": lambda rngs: Embedder(config, rngs=rngs),
+        "blocks": lambda rngs: Block(config, lora, rngs=rngs),
+        "final_norm": lambda _: RMSNorm(config),
+    }
+    if not config.tie_embeddings:
+        parts["lm_head"] = lambda rngs: Head(config, rngs=rngs)
+    return parts
+
+
+@functools.lru_cache(maxsize=64)
+def _graph(config: TransformerConfig, lora: LoraSpec | None, part: str) -> tuple[nnx.GraphDef[Any], nnx.State]:
+    """The static structure of a part and its abstract state (shapes and axes; no memory)."""
+    build = _parts(config, lora)[part]
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    return graphdef, state
+
+
+def _bind(config: TransformerConfig, lora: LoraSpec | None, part: str, tree: Tree) -> Any:
+    return nnx.merge(_graph(config, lora, part)[0], nnx.State(tree))
+
+
+def init_params(config: TransformerConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Draw fresh parameters; returns (base tree, adapter tree), the adapter {} without lora. Blocks are stacked."""
+
+    def draw(part: str, key: jax.Array) -> tuple[Tree, Tree]:
+        module = _parts(config, lora)[part](nnx.Rngs(key))
+        _, adapter, base = nnx.split(module, nnx.LoRAParam, ...)
+        return nnx.to_pure_dict(base), nnx.to_pure_dict(adapter)
+
+    params, adapters = {}, {}
+    for number, part in enumerate(_parts(config, lora)):
+        part_key = jax.random.fold_in(key, number)
+        if part == "blocks":
+            params[part], adapter = jax.vmap(lambda k: draw("blocks", k))(jax.random.split(part_key, config.layers))
+            adapters = {"blocks": adapter} if lora else {}
+        else:
+            params[part], _ = draw(part, part_key)
+    return params, adapters
+
+
+def init_adapter(config: TransformerConfig, lora: LoraSpec, key: jax.Array) -> Tree:
+    """Draw a fresh adapter tree: A uniform, B zero, so that the adapted model starts equal to its base."""
+    return jax.jit(lambda k: init_params(config, k, lora)[1])(key)
+
+
+def parameter_axes(config: TransformerConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Logical axes of every leaf of the base tree and of the adapter tree."""
+
+    def axes_of(state: nnx.State, stacked: bool) -> Tree:
+        lead: Axes = ("layers",) if stacked else ()
+        named = jax.tree.map(
+            lambda leaf: (*lead, *leaf.get_metadata()["axes"]), state, is_leaf=lambda x: isinstance(x, nnx.Variable)
+        )
+        return nnx.to_pure_dict(named)
+
+    base, adapters = {}, {}
+    for part in _parts(config, lora):
+        adapter_state, base_state = nnx.split_state(_graph(config, lora, part)[1], nnx.LoRAParam, ...)
+        base[part] = axes_of(base_state, part == "blocks")
+        if part == "blocks" and lora:
+            adapters["blocks"] = axes_of(adapter_state, True)
+    return base, adapters
+
+
+def abstract_params(config: TransformerConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Shapes and dtypes of (base tree, adapter tree) without allocating memory."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), lora))
+
+
+def unstack(tree: Tree, layers: int) -> tuple[Tree, ...]:
+    """Turn a stacked tree into a tuple of single-layer trees."""
+    return tuple(jax.tree.map(lambda leaf: leaf[index], tree) for index in range(layers))
+
+
+def positions_from_mask(mask: jax.Array) -> jax.Array:
+    """Count real tokens from 0 along each row [batch, time]; padding gets 0, wherever it stands."""
+    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1, 0)
+
+
+def _run_blocks(
+    config: TransformerConfig,
+    lora: LoraSpec | None,
+    blocks: Tree,
+    x: jax.Array,
+    context: Context,
+    caches: Caches | None,
+    *,
+    keep: bool,
+    remat: bool,
+) -> tuple[jax.Array, Caches | None]:
+    """Run all layers; `keep` returns their keys and values in the form of the blocks (stacked or a tuple)."""
+
+    def layer(x: jax.Array, weights: Tree, cache: KeyValues | None) -> tuple[jax.Array, KeyValues | None]:
+        x, memory = _bind(config, lora, "blocks", weights)(x, context, cache)
+        return x, memory if keep else None
+
+    if remat:
+        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)
+    if isinstance(blocks, tuple):
+        kept = []
+        for index, weights in enumerate(blocks):
+            x, memory = layer(x, weights, None if caches is None else caches[index])
+            kept.append(memory)
+        return x, tuple(kept) if keep else None
+    return jax.lax.scan(lambda carry, xs: layer(carry, *xs), x, (blocks, caches))
+
+
+def _hidden(
+    config: TransformerConfig,
+    params: Tree,
+    adapter: Tree | None,
+    lora: LoraSpec | None,
+    ids: jax.Array,
+    context: Context,
+    caches: Caches | None,
+    *,
+    keep: bool,
+    remat: bool = False,
+) -> tuple[jax.Array, Caches | None]:
+    spec = lora if adapter else None
+    x = jnp.take(params["embedder"]["table"], ids, axis=0).astype(config.dtype)
+    x = constrain(x, "batch", "time", "activation")
+    blocks = params["blocks"]
+    if adapter:
+        layers = adapter["blocks"]
+        if isinstance(blocks, tuple):
+            blocks = tuple(overlay(block, layers[i]) for i, block in enumerate(blocks))
+        else:
+            blocks = overlay(blocks, layers)
+    x, caches = _run_blocks(config, spec, blocks, x, context, caches, keep=keep, remat=remat)
+    return _bind(config, None, "final_norm", params["final_norm"])(x), caches
+
+
+def _causal_context(config: TransformerConfig, mask: jax.Array) -> Context:
+    time = mask.shape[1]
+    causal = jnp.tril(jnp.ones((time, time), bool))
+    cos, sin = rope_tables(config, positions_from_mask(mask))
+    return Context(cos, sin, causal[None, :, :] & mask[:, None, :])
+
+
+def forward(
+    config: TransformerConfig,
+    params: Tree,
+    ids: jax.Array,
+    mask: jax.Array,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    remat: bool = False,
+) -> jax.Array:
+    """Hidden states [batch, time, embed], after the final norm, of ids [batch, time] under a boolean mask.
+
+    Positions come from the mask: padding on either side changes nothing at real tokens. `adapter` with its `lora`
+    switches the low-rank path on. `remat` recomputes each block in the backward pass instead of keeping it.
+    """
+    context = _causal_context(config, mask)
+    hidden, _ = _hidden(config, params, adapter, lora, ids, context, None, keep=False, remat=remat)
+    return hidden
+
+
+def prefill(
+    config: TransformerConfig,
+    params: Tree,
+    ids: jax.Array,
+    mask: jax.Array,
+    *,
+    slots: int,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+) -> tuple[jax.Array, Caches]:
+    """Run the prompt and open a cache of `slots` positions; returns hidden states and the cache."""
+    hidden, caches = _hidden(config, params, adapter, lora, ids, _causal_context(config, mask), None, keep=True)
+    free = slots - ids.shape[1]
+    pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)])
+    return hidden, jax.tree.map(pad, caches)
+
+
+def decode_step(
+    config: TransformerConfig,
+    params: Tree,
+    ids: jax.Array,
+    caches: Caches,
+    *,
+    slot: jax.Array,
+    filled: jax.Array,
+    positions: jax.Array,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+) -> tuple[jax.Array, Caches]:
+    """One token per row: ids [batch] at cache position `slot` (a scalar), which `filled` [batch, slots] includes.
+
+    `positions` [batch] counts the real tokens before it. Returns hidden states [batch, embed] and the cache.
+    """
+    cos, sin = rope_tables(config, positions[:, None])
+    context = Context(cos, sin, filled[:, None, :], slot)
+    hidden, caches = _hidden(config, params, adapter, lora, ids[:, None], context, caches, keep=True)
+    return hidden[:, 0], caches
+
+
+def logits(config: TransformerConfig, params: Tree, hidden: jax.Array) -> jax.Array:
+    """Next-token logits [..., vocab] of hidden states [..., embed], in the compute dtype."""
+    if config.tie_embeddings:
+        return jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
+    return jnp.einsum("...d,dv->...v", hidden, params["lm_head"]["kernel"].astype(hidden.dtype))

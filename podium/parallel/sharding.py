@@ -1,0 +1,74 @@
+"""Logical axes to mesh axes: one total table, and what follows from it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Axes = tuple[str | None, ...]
+MeshAxes = str | tuple[str, ...] | None
+
+# Left: what a dimension means. Right: the mesh axes it is cut over. A dimension whose name is not here is an error.
+RULES: Mapping[str, MeshAxes] = {
+    "batch": ("slice", "data", "fsdp"),
+    "time": None,
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "norm": None,
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "lora": None,
+    # Activations keep their width whole: only parameters are cut over fsdp.
+    "activation": None,
+}
+
+
+def partition_spec(axes: Axes, rules: Mapping[str, MeshAxes] = RULES) -> PartitionSpec:
+    """Translate the logical axes of one array; raises KeyError for a name without a row."""
+    unknown = [name for name in axes if name is not None and name not in rules]
+    if unknown:
+        raise KeyError(f"logical axis {unknown[0]!r} has no row in the sharding table")
+    return PartitionSpec(*(None if name is None else rules[name] for name in axes))
+
+
+def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None, name: str = "array") -> NamedSharding:
+    """Give the sharding of one array; raises ValueError that names a dimension which does not divide."""
+    spec = partition_spec(axes)
+    if shape is not None:
+        for dim, (size, axis, mesh_axes) in enumerate(zip(shape, axes, spec, strict=True)):
+            parts = int(np.prod([mesh.shape[a] for a in _as_tuple(mesh_axes)]))
+            if size % parts:
+                raise ValueError(
+                    f"{name}: dimension {dim} ({axis}, {size}) does not divide by {parts}, "
+                    f"the size of mesh axes {_as_tuple(mesh_axes)}; choose another platform.mesh"
+                )
+    return NamedSharding(mesh, spec)
+
+
+def tree_shardings(mesh: Mesh, axes: Any, shapes: Any) -> Any:
+    """Give the sharding of every leaf of a tree of axes (tuples) with the tree of its shapes or arrays."""
+    paths, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    leaves = treedef.flatten_up_to(axes)
+    shardings = [
+        named_sharding(mesh, leaf, tuple(array.shape), jax.tree_util.keystr(path, simple=True, separator="."))
+        for (path, array), leaf in zip(paths, leaves, strict=True)
+    ]
+    return treedef.unflatten(shardings)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pin an activation to its logical axes under the mesh in force (`jax.set_mesh`); without a mesh, do nothing."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def _as_tuple(mesh_axes: MeshAxes) -> tuple[str, ...]:
+    if mesh_axes is None:
+        return ()
+    return (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes)
