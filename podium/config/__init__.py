@@ -1,0 +1,34 @@
+"""The configuration of every phase: YAML in, one frozen model out, JSON Schema beside it."""
+
+from podium.config.data import DataConfig, Source
+from podium.config.load import load_config, load_config_text
+from podium.config.model import LoraConfig, ModelConfig
+from podium.config.platform import STAGES, KubeflowConfig, MeshConfig, PlatformConfig, Resources, VertexConfig
+from podium.config.ppo import CriticConfig, PpoConfig
+from podium.config.root import PodiumConfig, json_schema, stage_config
+from podium.config.stages import EvaluationConfig, ExportConfig, GatesConfig, RewardConfig, SampleConfig
+
+__all__ = [
+    "STAGES",
+    "CriticConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "GatesConfig",
+    "KubeflowConfig",
+    "LoraConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "PlatformConfig",
+    "PodiumConfig",
+    "PpoConfig",
+    "Resources",
+    "RewardConfig",
+    "SampleConfig",
+    "Source",
+    "VertexConfig",
+    "json_schema",
+    "load_config",
+    "load_config_text",
+    "stage_config",
+]

@@ -1,0 +1,49 @@
+"""The base model and the low-rank adapters trained on it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from podium.config.base import Positive, PositiveFloat, Section, fail
+
+Dtype = Literal["float32", "bfloat16"]
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ALL_PROJECTIONS: tuple[Projection, ...] = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
+
+class ModelConfig(Section):
+    """The pretrained model that every stage starts from."""
+
+    name_or_path: Annotated[str, Field(min_length=1)] = Field(
+        description="Folder with config.json, safetensors and a tokenizer, a gs:// or s3:// URI of one, "
+        "or the name of a Hugging Face repository in the local cache.",
+    )
+    revision: str | None = Field(None, description="Commit of the Hugging Face repository; null takes the default.")
+    dtype: Dtype = Field(
+        "float32",
+        description="Type the network computes in; parameters, losses and every reduction stay float32.",
+    )
+
+
+class LoraConfig(Section):
+    """Low-rank adapters; the base weights stay frozen."""
+
+    r: Positive = Field(16, description="Rank of each adapter.")
+    alpha: PositiveFloat = Field(32.0, description="The adapter's output is scaled by alpha / r.")
+    target_modules: tuple[Projection, ...] = Field(ALL_PROJECTIONS, description="Projections that get an adapter.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.target_modules:
+            fail("target_modules", "name at least one projection, or write lora: null to train all weights")
+        if len(set(self.target_modules)) != len(self.target_modules):
+            fail("target_modules", "a projection is named twice; name each once")
+        return self

@@ -1,0 +1,92 @@
+"""Where stages run: mesh, image, resources, and the settings of the two cloud targets."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from podium.config.base import Int, Positive, Section, fail
+
+STAGES = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
+Stage = Literal["prepare", "reward", "sample", "ppo", "evaluate", "export"]
+AxisSize = Annotated[Int, Field(ge=-1)]
+
+
+class MeshConfig(Section):
+    """Devices along each axis of the mesh; -1 on one axis takes the devices that are left."""
+
+    data: AxisSize = Field(1, description="Copies of the model that share the batch (devices; -1: the rest).")
+    fsdp: AxisSize = Field(-1, description="Devices that share parameters and batch (-1: the rest).")
+    tensor: AxisSize = Field(1, description="Devices that share each layer's heads and widths (-1: the rest).")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        for axis, size in sizes.items():
+            if size == 0:
+                fail(axis, "an axis of 0 devices holds nothing; write 1, more, or -1 for the rest")
+        rest = [axis for axis, size in sizes.items() if size == -1]
+        if len(rest) > 1:
+            fail(rest[-1], f"{' and '.join(rest)} are both -1; only one axis can take the rest")
+        return self
+
+
+class Resources(Section):
+    """What one stage asks of its host or hosts."""
+
+    cpu: str | None = Field(None, description='Processors per host, as Kubernetes writes them: "4" or "500m".')
+    memory: str | None = Field(None, description='Memory per host, as Kubernetes writes it: "16Gi".')
+    accelerator: str | None = Field(None, description="Accelerator type, such as nvidia-l4 or v5p.")
+    count: Positive | None = Field(None, description="Accelerator chips per host.")
+    topology: str | None = Field(None, description="TPU slice shape, such as 4x4x8 (chips along each side).")
+    hosts: Positive = Field(1, description="Hosts that work on the stage together.")
+    spot: bool = Field(False, description="Run on machines that may be taken back.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.topology is not None and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", self.topology):
+            fail("topology", f"{self.topology!r} is not a shape; write 2x2 or 4x4x8")
+        if self.accelerator is None and (self.count is not None or self.topology is not None):
+            fail("accelerator", "count and topology need the accelerator they speak of, such as v5p")
+        return self
+
+
+class VertexConfig(Section):
+    """Settings of Vertex AI Pipelines."""
+
+    project: str | None = Field(None, description="Google Cloud project; null takes the client's default.")
+    region: str = Field("us-central1", description="Region of the pipeline and its jobs.")
+    staging_bucket: str | None = Field(None, description="gs:// URI under which runs keep their artifacts.")
+    service_account: str | None = Field(None, description="Account the run acts as.")
+    network: str | None = Field(None, description="Full name of the VPC network to peer with.")
+    encryption_key: str | None = Field(None, description="Full name of the Cloud KMS key for everything written.")
+    tensorboard: str | None = Field(None, description="Full name of a managed TensorBoard instance.")
+    api_endpoint: str | None = Field(None, description="Another service address; null takes the region's.")
+    api_transport: Literal["grpc", "rest"] = Field("grpc", description="How the client speaks to the service.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.staging_bucket is not None and not self.staging_bucket.startswith("gs://"):
+            fail("staging_bucket", f"{self.staging_bucket!r} is no bucket; write gs://BUCKET or gs://BUCKET/FOLDER")
+        return self
+
+
+class KubeflowConfig(Section):
+    """Settings of Kubeflow Pipelines."""
+
+    host: str | None = Field(None, description="Address of the pipelines API; null takes the client's default.")
+    namespace: str = Field("kubeflow", description="Namespace the run belongs to.")
+    experiment: str = Field("podium", description="Experiment the run is listed under.")
+    service_account: str | None = Field(None, description="Kubernetes account that the tasks act as.")
+    storage: str | None = Field(None, description="URI under which runs keep their artifacts; null: the server's.")
+
+
+class PlatformConfig(Section):
+    """Where and on what the stages run."""
+
+    target: Literal["local", "kubeflow", "vertex"] = Field("local", description="Where compile and submit aim.")
+    mesh: MeshConfig = Field(MeshConfig(), description="Devices along each axis.")
+    image: str | None = Field(None, description="Trainer image; null takes the one released with this version.")
+    resources: dict[Stage, Resources] = Field({}, description="What each stage asks for, by stage name.")
+    vertex: VertexConfig = Field(VertexConfig(), description="Settings of Vertex AI Pipelines.")
+    kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="Settings of Kubeflow Pipelines.")

@@ -1,0 +1,89 @@
+"""What the stages between data and export are told: sampling, reward training, evaluation, export."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from podium.config.base import Count, Float, Fraction, NonNegative, Positive, PositiveFloat, Section, fail
+from podium.config.model import Dtype, LoraConfig
+
+Schedule = Literal["constant", "linear", "cosine"]
+Resume = Literal["auto", "never"]
+TopP = Annotated[Float, Field(gt=0, le=1)]
+
+
+class SampleConfig(Section):
+    """How candidates are drawn, for the baseline and for the tuned policy alike."""
+
+    max_new_tokens: Positive = Field(64, description="Longest response, in tokens.")
+    temperature: NonNegative = Field(1.0, description="Divides the logits; 0 takes the likeliest token.")
+    top_k: Count = Field(0, description="Keep the k likeliest tokens; 0 keeps all.")
+    top_p: TopP = Field(1.0, description="Keep the likeliest tokens up to this total probability; 1 keeps all.")
+    num_generations: Positive = Field(1, description="Responses per prompt.")
+    batch_size: Positive = Field(32, description="Responses generated at a time, over all devices.")
+    split: Literal["eval", "train"] = Field("eval", description="Which prompts are answered.")
+    max_prompts: Positive | None = Field(None, description="Answer only the first so many prompts; null answers all.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.temperature == 0 and self.num_generations > 1:
+            fail("num_generations", "temperature 0 gives the same response each time; write 1, or raise temperature")
+        return self
+
+
+class RewardConfig(Section):
+    """Reward model training."""
+
+    loss: Literal["pairwise", "plackett_luce"] = Field(
+        "pairwise", description="All pairs of one prompt weighted 1 / (K choose 2), or the whole ranking at once."
+    )
+    learning_rate: PositiveFloat = Field(1e-5, description="Peak learning rate of AdamW.")
+    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
+    num_train_epochs: PositiveFloat = Field(1.0, description="Passes over the preferences; max_steps goes before it.")
+    max_steps: Positive | None = Field(None, description="Optimizer steps; null follows num_train_epochs.")
+    per_device_batch_size: Positive = Field(8, description="Comparisons per device and micro-batch.")
+    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
+    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
+    center_rewards_coefficient: NonNegative = Field(
+        0.0, description="Weight of the squared sum of a pair's rewards, which draws their mean to 0."
+    )
+    lora: LoraConfig | None = Field(None, description="Adapters ({} takes the defaults); null trains all weights.")
+    normalize: bool = Field(
+        True, description="Set gain and bias so that rewards of reference samples have mean 0 and variance 1."
+    )
+    save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
+    logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
+    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
+
+
+class GatesConfig(Section):
+    """Thresholds that a run must meet; null leaves one out."""
+
+    min_win_rate: Fraction | None = Field(None, description="Least share of held-out prompts won, ties counted half.")
+    min_reward_gain: Float | None = Field(None, description="Least rise of the mean held-out reward.")
+    max_kl: NonNegative | None = Field(None, description="Most KL from the starting policy, nats per response.")
+    min_reward_accuracy: Fraction | None = Field(None, description="Least held-out accuracy of the reward model.")
+    max_length_ratio: PositiveFloat | None = Field(
+        None, description="Most mean response length of the tuned policy over that of the baseline."
+    )
+
+
+class EvaluationConfig(Section):
+    """The comparison of the tuned policy with its baseline."""
+
+    confidence: Float = Field(0.95, gt=0, lt=1, description="Level of every confidence interval.")
+    sample_rows: Count = Field(50, description="Prompts shown side by side in the report.")
+    batch_size: Positive = Field(16, description="Responses scored at a time, over all devices.")
+    gates: GatesConfig = Field(GatesConfig(), description="Thresholds that decide pass or fail.")
+
+
+class ExportConfig(Section):
+    """The Hugging Face folder that leaves the pipeline."""
+
+    format: Literal["merged", "adapter"] = Field("merged", description="One model, or the LoRA adapter alone.")
+    dtype: Dtype = Field("float32", description="Type the weights are stored in.")
+    verify: Literal["auto", "always", "never"] = Field(
+        "auto", description="Compare logits with transformers; auto does it where torch is installed."
+    )
