@@ -1,1 +1,6 @@
-"""Typed Kubeflow Pipelines container components, one per phase."""
+"""One typed Kubeflow component per phase of RLHF."""
+
+from podium_components._command import PROGRAM
+from podium_components.stages import evaluate, export, ppo, prepare, reward, sample
+
+__all__ = ["PROGRAM", "evaluate", "export", "ppo", "prepare", "reward", "sample"]

@@ -1,0 +1,10 @@
+"""Name the container image of the stages, once."""
+
+from podium.version import __version__
+
+REPOSITORY = "podium/trainer"
+
+
+def default_image() -> str:
+    """Return the image that holds this version; `platform.image` in the config replaces it at compile time."""
+    return f"{REPOSITORY}:{__version__}"

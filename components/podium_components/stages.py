@@ -1,0 +1,131 @@
+"""The phases of RLHF as typed Kubeflow components.
+
+Every component takes its resolved config as one dict, so a knob is named once, in `podium.config`; the other
+arguments are the artifacts that pass between phases. `Input` and `Output` must be real annotations here: KFP
+reads them when it decorates.
+"""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+from podium_components._command import stage_container
+
+
+@dsl.container_component
+def prepare(
+    preferences: Output[Dataset],
+    prompts: Output[Dataset],
+    data_report: Output[Artifact],
+    metrics: Output[Metrics],
+    config: dict,
+    data_digest: str = "",
+) -> dsl.ContainerSpec:
+    """Read, check and split preference and prompt files.
+
+    Args:
+        preferences: Canonical preference records, train.jsonl and eval.jsonl.
+        prompts: Canonical prompt records, train.jsonl and eval.jsonl.
+        data_report: Folder with report.html and report.json, every refused row with its reason.
+        metrics: Counts of kept and refused rows.
+        config: Sections `seed`, `model` and `data` of the Podium config.
+        data_digest: Digest of the files in `config`; a change makes KFP read them again instead of using its cache.
+    """
+    return stage_container("prepare")
+
+
+@dsl.container_component
+def reward(
+    preferences: Input[Dataset],
+    reward_model: Output[Model],
+    metrics: Output[Metrics],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Train a reward model on preferences.
+
+    Args:
+        preferences: What `prepare` wrote.
+        reward_model: Weights, tokenizer, head, gain and bias, with metrics.jsonl and report.json.
+        metrics: Held-out accuracy with its interval, the longer-wins baseline, calibration.
+        config: Sections `seed`, `model`, `data` and `reward` of the Podium config.
+    """
+    return stage_container("reward")
+
+
+@dsl.container_component
+def sample(
+    prompts: Input[Dataset],
+    candidates: Output[Dataset],
+    metrics: Output[Metrics],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Answer prompts with the starting policy: the baseline that evaluation compares with.
+
+    Args:
+        prompts: What `prepare` wrote.
+        candidates: candidates.jsonl, the responses to each prompt.
+        metrics: Number, length and ending of the responses.
+        config: Sections `seed`, `model`, `data` and `sample` of the Podium config.
+    """
+    return stage_container("sample")
+
+
+@dsl.container_component
+def ppo(
+    prompts: Input[Dataset],
+    reward_model: Input[Model],
+    policy: Output[Model],
+    rollouts: Output[Dataset],
+    metrics: Output[Metrics],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Tune the policy against the reward model with PPO.
+
+    Args:
+        prompts: What `prepare` wrote.
+        reward_model: What `reward` trained.
+        policy: The tuned model, full weights or LoRA adapter, with metrics.jsonl.
+        rollouts: rollouts.jsonl, sampled responses with score and KL.
+        metrics: The last step's rewards, KL and losses.
+        config: Sections `seed`, `model`, `data` and `ppo` of the Podium config.
+    """
+    return stage_container("ppo")
+
+
+@dsl.container_component
+def evaluate(
+    policy: Input[Model],
+    candidates: Input[Dataset],
+    reward_model: Input[Model],
+    report: Output[HTML],
+    metrics: Output[Metrics],
+    samples: Output[Dataset],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Compare the tuned policy with the baseline answers on held-out prompts.
+
+    Args:
+        policy: What `ppo` tuned.
+        candidates: The baseline answers that `sample` wrote.
+        reward_model: What `reward` trained.
+        report: One HTML file that needs no network.
+        metrics: Win rate, reward gain and KL with their intervals.
+        samples: samples.jsonl, both answers side by side with their rewards, and results.json.
+        config: Sections `seed`, `model`, `data`, `ppo` and `evaluation` of the Podium config.
+    """
+    return stage_container("evaluate")
+
+
+@dsl.container_component
+def export(
+    policy: Input[Model],
+    model: Output[Model],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Write the tuned policy as a Hugging Face folder.
+
+    Args:
+        policy: What `ppo` tuned.
+        model: Safetensors, tokenizer, chat template and generation config.
+        config: Sections `seed`, `model` and `export` of the Podium config.
+    """
+    return stage_container("export")

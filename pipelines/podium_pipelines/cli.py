@@ -1,0 +1,126 @@
+"""The verbs that `podium_pipelines` adds to the `podium` command.
+
+Nothing here imports kfp or the config when it is registered: `podium --help` must stay fast.
+"""
+
+import importlib
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from podium.errors import UserError
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the whole run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's, such as ppo.max_steps=20."),
+]
+
+
+class Runner(StrEnum):
+    """How a local run starts a stage."""
+
+    process = "process"
+    docker = "docker"
+
+
+class CompileTarget(StrEnum):
+    """Where a compiled pipeline is to run."""
+
+    kubeflow = "kubeflow"
+    vertex = "vertex"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to the `podium` application."""
+    app.command("run")(run)
+    app.command("compile")(compile_)
+
+
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; the same folder continues it. [default: runs/FOLDER-CONFIG]")
+    ] = None,
+    runner: Annotated[
+        Runner, typer.Option(help="process: in this environment; docker: each stage in its container.")
+    ] = Runner.process,
+) -> None:
+    """Run the whole pipeline on this machine."""
+    from rich.console import Console
+
+    from podium.config import load_config
+    from podium_pipelines.process import Terminated, termination_raises
+    from podium_pipelines.summary import read_summary, show
+
+    console = Console(file=sys.stdout)
+    settings = load_config(config, overrides or ())
+    out = out or default_out(config)
+    console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)
+    local_run = require_kfp("podium_pipelines.run")
+    try:
+        with termination_raises():
+            local_run.run_pipeline(settings, out, console, runner=runner.value)
+    except local_run.StageFailed as failure:
+        raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name)) from failure
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(128 + number) from interrupt
+    show(read_summary(out.absolute()), console)
+
+
+def compile_(
+    config: ConfigFile,
+    target: Annotated[CompileTarget, typer.Option(help="Where the pipeline is to run.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; without it the YAML goes to the terminal.")] = None,
+) -> None:
+    """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
+    from podium.config import load_config
+
+    settings = load_config(config, overrides or ())
+    compiler = require_kfp("podium_pipelines.compiler")
+    text = compiler.compile_text(settings, target.value)
+    for path in compiler.local_paths(settings):
+        typer.echo(f"Note: {path} is on this machine only; {target.value} needs it in a bucket or in the image.", err=True)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
+
+
+def default_out(config: Path) -> Path:
+    """Return the run folder of a config file: runs/FOLDER-NAME, so that equal names in two folders stay apart."""
+    config = config.absolute()
+    return Path("runs", f"{config.parent.name}-{config.stem}")
+
+
+def require_kfp(module: str) -> ModuleType:
+    """Import one of our modules that needs kfp.
+
+    Raises:
+        UserError: kfp is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "kfp":
+            raise
+        raise UserError("this command needs Kubeflow Pipelines; write: pip install 'podium[kfp]'") from error
+
+
+def _explain(stage: str, status: int, signal_name: str | None) -> int:
+    """Return the exit code for a failed stage; speak only where the stage could not say itself why it ended."""
+    if signal_name:
+        typer.echo(f"{stage} was ended by {signal_name}: is there enough memory? The same command goes on from here.", err=True)
+    return 2 if status == 2 else 1

@@ -1,0 +1,26 @@
+"""Compile the pipeline of a config to KFP's intermediate representation."""
+
+import tempfile
+from pathlib import Path
+
+from kfp import compiler
+
+from podium.config import PodiumConfig
+from podium_pipelines.parameters import data_paths, is_local
+from podium_pipelines.rlhf import Target, rlhf_pipeline
+
+
+def compile_text(config: PodiumConfig, target: Target) -> str:
+    """Return the IR YAML of a config for one target.
+
+    Kubeflow's may hold a second document with the platform spec; Vertex's is always one, as its client demands.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(rlhf_pipeline(config, target), str(path))
+        return path.read_text(encoding="utf-8")
+
+
+def local_paths(config: PodiumConfig) -> list[str]:
+    """Return what the config names on this machine: a task elsewhere cannot read it."""
+    return [path for path in [*data_paths(config), config.model.name_or_path] if is_local(path)]

@@ -1,0 +1,86 @@
+"""What a config becomes as pipeline parameters."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from podium.config import PodiumConfig, stage_config
+from podium.errors import UserError
+
+_CHUNK = 1 << 20
+
+
+def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
+    """Return a stage's config as KFP can carry it.
+
+    KFP has no null in a dict parameter. Leaving such keys out means the same wherever the default is null.
+
+    Raises:
+        UserError: A key is null though its default is not, so that leaving it out would change its meaning.
+    """
+    full = stage_config(config, stage)
+    kept = _without_nulls(full)
+    if lost := _changed(PodiumConfig.model_validate(full), PodiumConfig.model_validate(kept)):
+        raise UserError(f"{lost}: null cannot be a pipeline parameter here, because its default is not null; write a value")
+    return kept
+
+
+def data_paths(config: PodiumConfig) -> list[str]:
+    """Return every data file or folder that the config names."""
+    data = config.data
+    groups = (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts)
+    return [item.path for group in groups for item in group or ()]
+
+
+def data_digest_of(config: PodiumConfig) -> str:
+    """Return the SHA-256 of the data files that are on this machine, or "" when none is.
+
+    It is a pipeline parameter, so that KFP's cache sees a changed file behind an unchanged name.
+    """
+    here = [Path(path) for path in data_paths(config) if is_local(path)]
+    if not here:
+        return ""
+    return hashlib.sha256("".join(content_digest(path) for path in here).encode()).hexdigest()
+
+
+def is_local(path: str) -> bool:
+    """Tell whether a path is a file or folder of this machine."""
+    return "://" not in path and Path(path).exists()
+
+
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's relative names and contents."""
+    if path.is_file():
+        return _file_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listing = "\n".join(f"{file.relative_to(path)} {_file_digest(file)}" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _changed(full: PodiumConfig, kept: PodiumConfig) -> str | None:
+    """Return the dotted path of the first field that differs, or None."""
+    return _first_difference(full.model_dump(mode="json"), kept.model_dump(mode="json"), ())
+
+
+def _first_difference(left: Any, right: Any, path: tuple[str, ...]) -> str | None:
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted(left.keys() | right.keys())
+        found = (_first_difference(left.get(key), right.get(key), (*path, key)) for key in keys)
+        return next((item for item in found if item), None)
+    return None if left == right else ".".join(path)

@@ -1,0 +1,126 @@
+"""Turn `platform.resources` into the settings of a pipeline task."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import dsl, kubernetes
+
+from podium.config import PodiumConfig
+from podium.errors import UserError
+
+GPU_RESOURCE = "nvidia.com/gpu"
+TPU_RESOURCE = "google.com/tpu"
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What each target calls one accelerator; `vertex` is None where a plain Vertex task cannot have it."""
+
+    resource: str
+    gke: str
+    vertex: str | None
+
+
+def _gpu(gke: str) -> Accelerator:
+    return Accelerator(GPU_RESOURCE, gke, gke.upper().replace("-", "_"))
+
+
+# GKE's node labels cloud.google.com/gke-accelerator and gke-tpu-accelerator; Vertex's AcceleratorType. TPUs from v4
+# on are no accelerator type of a Vertex pipeline task: there they are machine types of a CustomJob.
+ACCELERATORS = {
+    "nvidia-tesla-t4": _gpu("nvidia-tesla-t4"),
+    "nvidia-tesla-v100": _gpu("nvidia-tesla-v100"),
+    "nvidia-l4": _gpu("nvidia-l4"),
+    "nvidia-tesla-a100": _gpu("nvidia-tesla-a100"),
+    "nvidia-a100-80gb": _gpu("nvidia-a100-80gb"),
+    "nvidia-h100-80gb": _gpu("nvidia-h100-80gb"),
+    "nvidia-h100-mega-80gb": _gpu("nvidia-h100-mega-80gb"),
+    "nvidia-h200-141gb": _gpu("nvidia-h200-141gb"),
+    "v4": Accelerator(TPU_RESOURCE, "tpu-v4-podslice", None),
+    "v5e": Accelerator(TPU_RESOURCE, "tpu-v5-lite-podslice", None),
+    "v5p": Accelerator(TPU_RESOURCE, "tpu-v5p-slice", None),
+    "v6e": Accelerator(TPU_RESOURCE, "tpu-v6e-slice", None),
+}
+
+
+def apply_resources(task: dsl.PipelineTask, stage: str, config: PodiumConfig, target: str) -> None:
+    """Set processors, memory and accelerators of one stage's task for one target.
+
+    Raises:
+        UserError: The target cannot give what `platform.resources` asks for.
+    """
+    wanted = config.platform.resources.get(stage)
+    if wanted is None or target == "local":
+        return
+    where = f"platform.resources.{stage}"
+    if (wanted.hosts or 1) > 1:
+        raise UserError(
+            f"{where}.hosts is {wanted.hosts}: a task on several hosts is not supported yet; "
+            "write hosts: 1 and an accelerator count that one host has"
+        )
+    if wanted.cpu is not None:
+        _set(task.set_cpu_limit, str(wanted.cpu), f"{where}.cpu", "a number of processors such as 8 or 500m")
+    if wanted.memory is not None:
+        _set(task.set_memory_limit, str(wanted.memory), f"{where}.memory", "a size such as 32Gi or 64G")
+    accelerator = _accelerator(wanted.accelerator, where)
+    if target == "vertex":
+        _apply_vertex(task, wanted, accelerator, where)
+    else:
+        _apply_kubernetes(task, wanted, accelerator, where)
+
+
+def _accelerator(name: str | None, where: str) -> Accelerator | None:
+    if name is None:
+        return None
+    found = ACCELERATORS.get(name.lower().replace("_", "-"))
+    if found is None:
+        raise UserError(f"{where}.accelerator: {name!r} is unknown; write one of {', '.join(ACCELERATORS)}")
+    return found
+
+
+def _apply_vertex(task: dsl.PipelineTask, wanted: Any, accelerator: Accelerator | None, where: str) -> None:
+    if wanted.spot:
+        raise UserError(f"{where}.spot: a Vertex pipeline task cannot run on spot machines; leave it out")
+    if accelerator is None:
+        return
+    if accelerator.vertex is None:
+        raise UserError(
+            f"{where}.accelerator: a Vertex pipeline task has no TPU {wanted.accelerator}; write a GPU such as NVIDIA_L4"
+        )
+    task.set_accelerator_type(accelerator.vertex)
+    _set_count(task, wanted, where)
+
+
+def _apply_kubernetes(task: dsl.PipelineTask, wanted: Any, accelerator: Accelerator | None, where: str) -> None:
+    if wanted.spot:
+        _select_spot(task)
+    if accelerator is None:
+        return
+    task.set_accelerator_type(accelerator.resource)
+    _set_count(task, wanted, where)
+    if accelerator.resource == TPU_RESOURCE:
+        if not wanted.topology:
+            raise UserError(f"{where}.topology is missing: a TPU needs one, such as topology: 2x2")
+        kubernetes.add_node_selector(task, "cloud.google.com/gke-tpu-accelerator", accelerator.gke)
+        kubernetes.add_node_selector(task, "cloud.google.com/gke-tpu-topology", wanted.topology)
+    else:
+        kubernetes.add_node_selector(task, "cloud.google.com/gke-accelerator", accelerator.gke)
+    # Accelerator nodes are tainted with the name of their resource, so that only tasks that ask for it land there.
+    kubernetes.add_toleration(task, key=accelerator.resource, operator="Exists", effect="NoSchedule")
+
+
+def _select_spot(task: dsl.PipelineTask) -> None:
+    kubernetes.add_node_selector(task, "cloud.google.com/gke-spot", "true")
+    kubernetes.add_toleration(task, key="cloud.google.com/gke-spot", operator="Equal", value="true", effect="NoSchedule")
+
+
+def _set_count(task: dsl.PipelineTask, wanted: Any, where: str) -> None:
+    _set(task.set_accelerator_limit, str(wanted.count or 1), f"{where}.count", "1, 2, 4, 8 or 16")
+
+
+def _set(setter: Any, value: str, where: str, instead: str) -> None:
+    """Call one of KFP's checked setters and word its refusal for a reader of the config."""
+    try:
+        setter(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {value!r} is not accepted; write {instead}") from error

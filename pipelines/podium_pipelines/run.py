@@ -1,0 +1,159 @@
+"""Run a config's whole pipeline on this machine."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from podium_components import PROGRAM
+from rich.console import Console
+
+from podium.config import PodiumConfig
+from podium.errors import UserError
+from podium_pipelines import workdir
+from podium_pipelines.compiler import compile_text, local_paths
+from podium_pipelines.kfp_local import run_spec
+from podium_pipelines.process import run_process
+from podium_pipelines.rlhf import STAGES
+
+Runner = Literal["process", "docker"]
+
+THIS_PROGRAM = (sys.executable, "-m", "podium")
+
+
+class StageFailed(Exception):
+    """A stage ended with a status other than 0; it has said why itself, unless a signal ended it."""
+
+    def __init__(self, stage: str, status: int) -> None:
+        super().__init__(f"{stage} ended with status {status}")
+        self.stage = stage
+        self.status = status
+
+    @property
+    def signal_name(self) -> str | None:
+        """Name the signal that ended the stage; a container reports it as 128 + its number."""
+        number = -self.status if self.status < 0 else self.status - 128
+        return signal.Signals(number).name if number in set(signal.Signals) else None
+
+
+def run_pipeline(
+    config: PodiumConfig,
+    out: Path,
+    console: Console,
+    *,
+    runner: Runner = "process",
+    program: Sequence[str] = THIS_PROGRAM,
+) -> None:
+    """Compile the pipeline, run its stages one after another under `out`, and go on where an earlier run ended.
+
+    Raises:
+        UserError: `out` cannot be used, or the config cannot be compiled.
+        StageFailed: A stage failed.
+    """
+    out = out.absolute()
+    spec = compile_text(config, "local")
+    with workdir.locked(out) as lock:
+        workdir.write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        workdir.write_text(out / workdir.PIPELINE, spec)
+        start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program, lock)
+        tasks = _Tasks(console, start)
+        run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
+
+
+@dataclass
+class _Tasks:
+    """Run the containers that KFP asks for, with a line before and after each."""
+
+    console: Console
+    start: "_Process | _Docker"
+    begun: int = 0
+
+    def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+        stage, executor_input = read_command(command)
+        self.begun += 1
+        self._say(f"[{self.begun}/{len(STAGES)}] {stage}", "bold")
+        folder = Path(executor_input["outputs"]["outputFile"]).parent
+        if workdir.settle(folder, executor_input):
+            self._say("      its config or inputs changed since the last run: starting over", "yellow")
+        begin = time.monotonic()
+        if status := self.start(image, command, env):
+            raise StageFailed(stage, status)
+        self._say(f"      {stage} done in {duration(time.monotonic() - begin)}", "green")
+
+    def _say(self, text: str, style: str) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.file.flush()
+
+
+def read_command(command: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return stage and executor input of a stage's container command."""
+    size = len(PROGRAM)
+    if tuple(command[:size]) != PROGRAM or len(command) != size + 3 or command[size + 1] != "--executor-input":
+        raise RuntimeError(f"not a stage of Podium: {command[: size + 2]}")
+    return command[size], json.loads(command[size + 2])
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a reader says it: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@dataclass(frozen=True)
+class _Process:
+    """Start a stage as a process of this environment."""
+
+    program: Sequence[str]
+    lock: int
+
+    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> int:
+        return run_process([*self.program, *command[len(PROGRAM) :]], env=env, keep_open=(self.lock,))
+
+
+@dataclass(frozen=True)
+class _Docker:
+    """Start a stage in its container, with the run folder and the config's local files at their own paths."""
+
+    out: Path
+    reads: Sequence[str]
+    client: Sequence[str] = field(default=("docker",))
+
+    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> int:
+        name = self._name(command)
+        self._remove(name)
+        try:
+            return run_process([*self.client, *self._arguments(name, env), image, *command], env={})
+        except FileNotFoundError as error:
+            raise UserError("--runner docker needs the docker command; install Docker or leave --runner out") from error
+        finally:
+            self._remove(name)
+
+    def _name(self, command: Sequence[str]) -> str:
+        """Return a name that the next run derives too, so that it can remove a container that a kill left behind."""
+        return f"podium-{hashlib.sha256(str(self.out).encode()).hexdigest()[:12]}-{command[len(PROGRAM)]}"
+
+    def _arguments(self, name: str, env: Mapping[str, str]) -> list[str]:
+        mounts = [f"{self.out}:{self.out}", *(f"{path}:{path}:ro" for path in sorted(set(self.reads)))]
+        return [
+            *("run", "--rm", "--name", name, "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"),
+            *("--env", "HOME=/tmp", "--env", "PYTHONUNBUFFERED=1"),
+            *(part for key, value in env.items() for part in ("--env", f"{key}={value}")),
+            *(part for mount in mounts for part in ("--volume", mount)),
+        ]
+
+    def _remove(self, name: str) -> None:
+        with_force = [*self.client, "rm", "--force", name]
+        try:
+            subprocess.run(with_force, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except FileNotFoundError as error:
+            raise UserError("--runner docker needs the docker command; install Docker or leave --runner out") from error

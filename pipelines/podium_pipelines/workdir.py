@@ -1,0 +1,111 @@
+"""The folder of a local run: who may use it, and which stages in it are still valid."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from podium.errors import UserError
+from podium_pipelines.parameters import content_digest
+
+LOCK = ".podium.lock"
+CONFIG = "config.yaml"
+PIPELINE = "pipeline.yaml"
+KFP_LOG = "kfp.log"
+TASK = "task.json"
+_OURS = (CONFIG, PIPELINE, "prepare", "reward", "sample", "ppo", "evaluate", "export")
+
+
+@contextmanager
+def locked(out: Path, *, patience_s: float = 5.0) -> Iterator[int]:
+    """Create the run folder, hold its lock and yield the lock's file descriptor.
+
+    Give the descriptor to child processes: the lock then holds until the last of them has ended, even where this
+    process was killed. `patience_s` is how long to wait for such children to end.
+
+    Raises:
+        UserError: The folder cannot be used, holds something else, or another run is using it.
+    """
+    _claim(out)
+    with (out / LOCK).open("a+", encoding="utf-8") as file:
+        _lock(file.fileno(), out, patience_s)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def _claim(out: Path) -> None:
+    """Create the folder, or refuse one whose files are not ours to replace."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        foreign = [name for name in _OURS if (out / name).exists()]
+        if foreign and not (out / LOCK).exists():
+            raise UserError(f"--out {out} holds a {foreign[0]!r} that no run wrote; name a new or an empty folder")
+        (out / LOCK).touch()
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be used: {error.strerror}; name a folder that can be written") from error
+
+
+def _lock(descriptor: int, out: Path, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                owner = (out / LOCK).read_text(encoding="utf-8") or "unknown"
+                raise UserError(
+                    f"another run (process {owner}) is using --out {out}; wait for its end, stop it, or name another folder"
+                ) from None
+            time.sleep(0.1)
+
+
+def settle(folder: Path, executor_input: Mapping[str, Any]) -> bool:
+    """Clear a stage's folder unless it was written for the same config and inputs; say whether these changed.
+
+    An unchanged folder stays as it is: a finished stage in it is kept, an interrupted one goes on from its checkpoints.
+    """
+    key = task_key(executor_input)
+    note = folder / TASK
+    if note.exists() and note.read_text(encoding="utf-8") == key:
+        return False
+    changed = note.exists()
+    if folder.exists():
+        # The note goes first: a removal that is cut short then leaves a folder that is cleared again.
+        note.unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_text(note, key)
+    return changed
+
+
+def task_key(executor_input: Mapping[str, Any]) -> str:
+    """Return the digest of what a task works on: its parameters and the contents of its input artifacts."""
+    inputs = executor_input.get("inputs", {})
+    artifacts = inputs.get("artifacts", {})
+    content = {
+        "parameters": inputs.get("parameterValues", {}),
+        "artifacts": {name: [_artifact_digest(item["uri"]) for item in artifacts[name]["artifacts"]] for name in artifacts},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _artifact_digest(uri: str) -> str:
+    """Return an artifact's digest, from its manifest where it has one: that lists every file's SHA-256."""
+    manifest = Path(uri, "manifest.json")
+    return content_digest(manifest if manifest.exists() else Path(uri))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
+    scratch = path.with_name(f"{path.name}.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
