@@ -64,6 +64,9 @@ pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
 images: ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and run a stage's help in it
 	containers/build.sh $(ACCELERATOR)
 
+specs: $(VENV)/.podium ## Compile the pipelines that are kept under pipelines/specs
+	$(BIN)/python -m podium_pipelines.specs
+
 locks: $(VENV)/.podium ## Resolve the requirement locks again, after a change of pyproject.toml
 	requirements/lock.sh $(BIN)/uv
 
