@@ -1,8 +1,7 @@
 """The phases of RLHF as typed Kubeflow components.
 
-Every component takes its resolved config as one dict, so a knob is named once, in `podium.config`; the other
-arguments are the artifacts that pass between phases. `Input` and `Output` must be real annotations here: KFP
-reads them when it decorates.
+Every component takes its config as one dict, so a knob is named once, in `podium.config`; the other arguments are
+the artifacts that pass between phases. KFP reads the annotations when it decorates: no postponed ones here.
 """
 
 from kfp import dsl
@@ -27,8 +26,8 @@ def prepare(
         prompts: Canonical prompt records, train.jsonl and eval.jsonl.
         data_report: Folder with report.html and report.json, every refused row with its reason.
         metrics: Counts of kept and refused rows.
-        config: Sections `seed`, `model` and `data` of the Podium config.
-        data_digest: Digest of the files in `config`; a change makes KFP read them again instead of using its cache.
+        config: This stage's part of the resolved Podium config.
+        data_digest: Digest of the data files; a change makes KFP read them again instead of using its cache.
     """
     return stage_container("prepare")
 
@@ -46,7 +45,7 @@ def reward(
         preferences: What `prepare` wrote.
         reward_model: Weights, tokenizer, head, gain and bias, with metrics.jsonl and report.json.
         metrics: Held-out accuracy with its interval, the longer-wins baseline, calibration.
-        config: Sections `seed`, `model`, `data` and `reward` of the Podium config.
+        config: This stage's part of the resolved Podium config.
     """
     return stage_container("reward")
 
@@ -64,7 +63,7 @@ def sample(
         prompts: What `prepare` wrote.
         candidates: candidates.jsonl, the responses to each prompt.
         metrics: Number, length and ending of the responses.
-        config: Sections `seed`, `model`, `data` and `sample` of the Podium config.
+        config: This stage's part of the resolved Podium config.
     """
     return stage_container("sample")
 
@@ -86,7 +85,7 @@ def ppo(
         policy: The tuned model, full weights or LoRA adapter, with metrics.jsonl.
         rollouts: rollouts.jsonl, sampled responses with score and KL.
         metrics: The last step's rewards, KL and losses.
-        config: Sections `seed`, `model`, `data` and `ppo` of the Podium config.
+        config: This stage's part of the resolved Podium config.
     """
     return stage_container("ppo")
 
@@ -110,7 +109,7 @@ def evaluate(
         report: One HTML file that needs no network.
         metrics: Win rate, reward gain and KL with their intervals.
         samples: samples.jsonl, both answers side by side with their rewards, and results.json.
-        config: Sections `seed`, `model`, `data`, `ppo` and `evaluation` of the Podium config.
+        config: This stage's part of the resolved Podium config.
     """
     return stage_container("evaluate")
 
@@ -126,6 +125,6 @@ def export(
     Args:
         policy: What `ppo` tuned.
         model: Safetensors, tokenizer, chat template and generation config.
-        config: Sections `seed`, `model` and `export` of the Podium config.
+        config: This stage's part of the resolved Podium config.
     """
     return stage_container("export")

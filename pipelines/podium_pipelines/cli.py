@@ -9,11 +9,14 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from podium.errors import UserError
+
+if TYPE_CHECKING:
+    from podium.config import PodiumConfig
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the whole run.")]
 Overrides = Annotated[
@@ -29,7 +32,7 @@ class Runner(StrEnum):
     docker = "docker"
 
 
-class CompileTarget(StrEnum):
+class Target(StrEnum):
     """Where a compiled pipeline is to run."""
 
     kubeflow = "kubeflow"
@@ -55,12 +58,11 @@ def run(
     """Run the whole pipeline on this machine."""
     from rich.console import Console
 
-    from podium.config import load_config
     from podium_pipelines.process import Terminated, termination_raises
     from podium_pipelines.summary import read_summary, show
 
     console = Console(file=sys.stdout)
-    settings = load_config(config, overrides or ())
+    settings = _load(config, overrides)
     out = out or default_out(config)
     console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)
     local_run = require_kfp("podium_pipelines.run")
@@ -78,18 +80,17 @@ def run(
 
 def compile_(
     config: ConfigFile,
-    target: Annotated[CompileTarget, typer.Option(help="Where the pipeline is to run.")],
     overrides: Overrides = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; without it the YAML goes to the terminal.")] = None,
+    target: Annotated[Target | None, typer.Option(help="Where it is to run. [default: platform.target]")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
 ) -> None:
     """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
-    from podium.config import load_config
-
-    settings = load_config(config, overrides or ())
+    settings = _load(config, overrides)
+    goal = _target(settings, target)
     compiler = require_kfp("podium_pipelines.compiler")
-    text = compiler.compile_text(settings, target.value)
+    text = compiler.compile_text(settings, goal)
     for path in compiler.local_paths(settings):
-        typer.echo(f"Note: {path} is on this machine only; {target.value} needs it in a bucket or in the image.", err=True)
+        typer.echo(f"Note: {path} is on this machine only; {goal} needs it in a bucket or in the image.", err=True)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -97,6 +98,24 @@ def compile_(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
+
+
+def _load(config: Path, overrides: list[str] | None) -> "PodiumConfig":
+    """Read the config and say what was understood under another name."""
+    from podium.config import load_config
+
+    notices: list[str] = []
+    settings = load_config(config, overrides or (), notices)
+    for notice in notices:
+        typer.echo(f"Note: {notice}", err=True)
+    return settings
+
+
+def _target(settings: "PodiumConfig", target: Target | None) -> str:
+    name = target.value if target else settings.platform.target
+    if name == "local":
+        raise UserError("platform.target is local: podium run needs no file; write --target kubeflow or vertex")
+    return name
 
 
 def default_out(config: Path) -> Path:
@@ -122,5 +141,5 @@ def require_kfp(module: str) -> ModuleType:
 def _explain(stage: str, status: int, signal_name: str | None) -> int:
     """Return the exit code for a failed stage; speak only where the stage could not say itself why it ended."""
     if signal_name:
-        typer.echo(f"{stage} was ended by {signal_name}: is there enough memory? The same command goes on from here.", err=True)
+        typer.echo(f"{stage} was ended by {signal_name}: is there enough memory? The same command goes on.", err=True)
     return 2 if status == 2 else 1

@@ -1,6 +1,7 @@
 """Compile the pipeline of a config to KFP's intermediate representation."""
 
 import tempfile
+from itertools import dropwhile
 from pathlib import Path
 
 from kfp import compiler
@@ -18,7 +19,13 @@ def compile_text(config: PodiumConfig, target: Target) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(rlhf_pipeline(config, target), str(path))
-        return path.read_text(encoding="utf-8")
+        return _without_header(path.read_text(encoding="utf-8"))
+
+
+def _without_header(text: str) -> str:
+    """Drop KFP's comment on top: it repeats the defaults in an order that differs from process to process."""
+    lines = text.splitlines(keepends=True)
+    return "".join(dropwhile(lambda line: line.startswith("#"), lines))
 
 
 def local_paths(config: PodiumConfig) -> list[str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from podium.config import PodiumConfig, stage_config
-from podium.errors import UserError
 
 _CHUNK = 1 << 20
 
@@ -13,16 +12,10 @@ _CHUNK = 1 << 20
 def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return a stage's config as KFP can carry it.
 
-    KFP has no null in a dict parameter. Leaving such keys out means the same wherever the default is null.
-
-    Raises:
-        UserError: A key is null though its default is not, so that leaving it out would change its meaning.
+    KFP has no null in a dict parameter. Leaving such keys out means the same, because null is the default of every
+    field that may be null (a test holds the config to that).
     """
-    full = stage_config(config, stage)
-    kept = _without_nulls(full)
-    if lost := _changed(PodiumConfig.model_validate(full), PodiumConfig.model_validate(kept)):
-        raise UserError(f"{lost}: null cannot be a pipeline parameter here, because its default is not null; write a value")
-    return kept
+    return {key: _without_nulls(value) for key, value in stage_config(config, stage).items()}
 
 
 def data_paths(config: PodiumConfig) -> list[str]:
@@ -71,16 +64,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nulls(item) for item in value]
     return value
-
-
-def _changed(full: PodiumConfig, kept: PodiumConfig) -> str | None:
-    """Return the dotted path of the first field that differs, or None."""
-    return _first_difference(full.model_dump(mode="json"), kept.model_dump(mode="json"), ())
-
-
-def _first_difference(left: Any, right: Any, path: tuple[str, ...]) -> str | None:
-    if isinstance(left, dict) and isinstance(right, dict):
-        keys = sorted(left.keys() | right.keys())
-        found = (_first_difference(left.get(key), right.get(key), (*path, key)) for key in keys)
-        return next((item for item in found if item), None)
-    return None if left == right else ".".join(path)

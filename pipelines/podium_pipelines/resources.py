@@ -5,7 +5,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from podium.config import PodiumConfig
+from podium.config import Resources
 from podium.errors import UserError
 
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -43,25 +43,22 @@ ACCELERATORS = {
 }
 
 
-def apply_resources(task: dsl.PipelineTask, stage: str, config: PodiumConfig, target: str) -> None:
-    """Set processors, memory and accelerators of one stage's task for one target.
+def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, target: str) -> None:
+    """Set processors, memory and accelerators of one stage's task for Kubeflow or Vertex.
 
     Raises:
         UserError: The target cannot give what `platform.resources` asks for.
     """
-    wanted = config.platform.resources.get(stage)
-    if wanted is None or target == "local":
-        return
     where = f"platform.resources.{stage}"
-    if (wanted.hosts or 1) > 1:
+    if wanted.hosts > 1:
         raise UserError(
             f"{where}.hosts is {wanted.hosts}: a task on several hosts is not supported yet; "
             "write hosts: 1 and an accelerator count that one host has"
         )
     if wanted.cpu is not None:
-        _set(task.set_cpu_limit, str(wanted.cpu), f"{where}.cpu", "a number of processors such as 8 or 500m")
+        _set(task.set_cpu_limit, wanted.cpu, f"{where}.cpu", "a number of processors such as 8 or 500m")
     if wanted.memory is not None:
-        _set(task.set_memory_limit, str(wanted.memory), f"{where}.memory", "a size such as 32Gi or 64G")
+        _set(task.set_memory_limit, wanted.memory, f"{where}.memory", "a size such as 32Gi or 64G")
     accelerator = _accelerator(wanted.accelerator, where)
     if target == "vertex":
         _apply_vertex(task, wanted, accelerator, where)
@@ -78,20 +75,21 @@ def _accelerator(name: str | None, where: str) -> Accelerator | None:
     return found
 
 
-def _apply_vertex(task: dsl.PipelineTask, wanted: Any, accelerator: Accelerator | None, where: str) -> None:
+def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:
     if wanted.spot:
         raise UserError(f"{where}.spot: a Vertex pipeline task cannot run on spot machines; leave it out")
     if accelerator is None:
         return
     if accelerator.vertex is None:
         raise UserError(
-            f"{where}.accelerator: a Vertex pipeline task has no TPU {wanted.accelerator}; write a GPU such as NVIDIA_L4"
+            f"{where}.accelerator: a Vertex pipeline task cannot have TPU {wanted.accelerator}; write one of "
+            + ", ".join(name for name, item in ACCELERATORS.items() if item.vertex)
         )
     task.set_accelerator_type(accelerator.vertex)
     _set_count(task, wanted, where)
 
 
-def _apply_kubernetes(task: dsl.PipelineTask, wanted: Any, accelerator: Accelerator | None, where: str) -> None:
+def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:
     if wanted.spot:
         _select_spot(task)
     if accelerator is None:
@@ -111,10 +109,12 @@ def _apply_kubernetes(task: dsl.PipelineTask, wanted: Any, accelerator: Accelera
 
 def _select_spot(task: dsl.PipelineTask) -> None:
     kubernetes.add_node_selector(task, "cloud.google.com/gke-spot", "true")
-    kubernetes.add_toleration(task, key="cloud.google.com/gke-spot", operator="Equal", value="true", effect="NoSchedule")
+    kubernetes.add_toleration(
+        task, key="cloud.google.com/gke-spot", operator="Equal", value="true", effect="NoSchedule"
+    )
 
 
-def _set_count(task: dsl.PipelineTask, wanted: Any, where: str) -> None:
+def _set_count(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
     _set(task.set_accelerator_limit, str(wanted.count or 1), f"{where}.count", "1, 2, 4, 8 or 16")
 
 

@@ -1,19 +1,19 @@
 """The RLHF pipeline: prepare -> reward -> sample -> ppo -> evaluate -> export, from one source for every target."""
 
-from typing import Any, Literal
+import itertools
+from typing import Literal
 
-import podium_components as components
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-from podium.config import PodiumConfig
+import podium_components as components
+from podium.config import STAGES, PodiumConfig
 from podium_pipelines.parameters import data_digest_of, stage_parameter
 from podium_pipelines.resources import apply_resources
 
 Target = Literal["local", "kubeflow", "vertex"]
 
 NAME = "rlhf"
-STAGES = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
 
 
 def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
@@ -61,17 +61,17 @@ def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
 
 def _finish(config: PodiumConfig, target: Target, tasks: tuple[dsl.PipelineTask, ...]) -> None:
     for stage, task in zip(STAGES, tasks, strict=True):
-        task.set_container_image(config.platform.image)
-        apply_resources(task, stage, config, target)
+        if config.platform.image is not None:
+            task.set_container_image(config.platform.image)
+        wanted = config.platform.resources.get(stage)
+        if wanted is not None and target != "local":
+            apply_resources(task, stage, wanted, target)
     if target == "local":
         # One machine runs one task at a time; a fixed order makes "[3/6] sample" mean the same in every run.
-        for earlier, later in zip(tasks, tasks[1:], strict=False):
+        for earlier, later in itertools.pairwise(tasks):
             later.after(earlier)
 
 
 def _pipeline_root(config: PodiumConfig, target: Target) -> str | None:
-    roots: dict[str, Any] = {
-        "kubeflow": config.platform.kubeflow.storage,
-        "vertex": config.platform.vertex.staging_bucket,
-    }
-    return roots.get(target) or None
+    roots = {"kubeflow": config.platform.kubeflow.storage, "vertex": config.platform.vertex.staging_bucket}
+    return roots.get(target)

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from podium_components import PROGRAM
 from rich.console import Console
 
-from podium.config import PodiumConfig
+from podium.config import STAGES, PodiumConfig
 from podium.errors import UserError
+from podium_components import PROGRAM
 from podium_pipelines import workdir
 from podium_pipelines.compiler import compile_text, local_paths
 from podium_pipelines.kfp_local import run_spec
 from podium_pipelines.process import run_process
-from podium_pipelines.rlhf import STAGES
 
 Runner = Literal["process", "docker"]
 

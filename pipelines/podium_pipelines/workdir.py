@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from podium.config import STAGES
 from podium.errors import UserError
 from podium_pipelines.parameters import content_digest
 
@@ -19,7 +20,7 @@ CONFIG = "config.yaml"
 PIPELINE = "pipeline.yaml"
 KFP_LOG = "kfp.log"
 TASK = "task.json"
-_OURS = (CONFIG, PIPELINE, "prepare", "reward", "sample", "ppo", "evaluate", "export")
+_OURS = (CONFIG, PIPELINE, *STAGES)
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _lock(descriptor: int, out: Path, patience_s: float) -> None:
             if time.monotonic() >= deadline:
                 owner = (out / LOCK).read_text(encoding="utf-8") or "unknown"
                 raise UserError(
-                    f"another run (process {owner}) is using --out {out}; wait for its end, stop it, or name another folder"
+                    f"another run (process {owner}) is using --out {out}; wait for it, stop it, or name another folder"
                 ) from None
             time.sleep(0.1)
 
@@ -93,7 +94,9 @@ def task_key(executor_input: Mapping[str, Any]) -> str:
     artifacts = inputs.get("artifacts", {})
     content = {
         "parameters": inputs.get("parameterValues", {}),
-        "artifacts": {name: [_artifact_digest(item["uri"]) for item in artifacts[name]["artifacts"]] for name in artifacts},
+        "artifacts": {
+            name: [_artifact_digest(item["uri"]) for item in artifacts[name]["artifacts"]] for name in artifacts
+        },
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

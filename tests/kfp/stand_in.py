@@ -33,7 +33,9 @@ def main() -> int:
         print(f"{stage}: the stand-in was told to fail", file=sys.stderr)
         return int(status)
     (folder / "manifest.json").write_text("{}")
-    report = {name: {"artifacts": [{**artifact, "metadata": metadata(stage, name)}]} for name, artifact in outputs.items()}
+    report = {
+        name: {"artifacts": [{**artifact, "metadata": metadata(stage, name)}]} for name, artifact in outputs.items()
+    }
     Path(executor_input["outputs"]["outputFile"]).write_text(json.dumps({"artifacts": report}))
     return 0
 
@@ -50,7 +52,9 @@ def train(stage: str, folder: Path, log: Path) -> None:
     print(f"{stage} is working")
 
 
-def write_artifact(stage: str, name: str, artifact: dict[str, object], executor_input: dict[str, dict[str, object]]) -> None:
+def write_artifact(
+    stage: str, name: str, artifact: dict[str, object], executor_input: dict[str, dict[str, object]]
+) -> None:
     """Write an output whose content is what the stage got, so that a changed input changes it."""
     path = Path(str(artifact["uri"]))
     if name == "report":
