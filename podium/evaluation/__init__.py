@@ -1,0 +1,1 @@
+"""Judge a reward model and a tuned policy: intervals, comparisons, drift, and the report."""
