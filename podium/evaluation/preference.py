@@ -31,8 +31,8 @@ def report(
     are tokens. `groups` names the prompt of each pair where one prompt gives several. Raises ValueError for unequal
     sizes, no pair, or a score that is not finite.
 
-    Keys: pairs, accuracy, accuracy_above_length_rule and margin (objects of value, low, high, count), longer_wins
-    (tokens[, characters]: value, low, high, count, p_value against the model), best_length_rule (rule, value), loss,
+    Keys: pairs, accuracy, accuracy_above_length_rule and margin (objects of value, low, high, units), longer_wins
+    (tokens[, characters]: value, low, high, units, p_value against the model), best_length_rule (rule, value), loss,
     brier, calibration (error, bins: low, high, confidence, accuracy, accuracy_low, accuracy_high, count), margins
     (edges, counts), length_correlation, confidence.
     """
@@ -82,24 +82,25 @@ def calibration(margin: ArrayLike, confidence: float, *, bins: int = CALIBRATION
     sure, right = expit(np.abs(margin)), outcomes(margin)
     edges = np.linspace(0.5, 1.0, bins + 1)
     index = np.clip(np.digitize(sure, edges) - 1, 0, bins - 1)
-    rows = []
+    rows, error = [], 0.0
     for number in range(bins):
         inside = index == number
         hit = statistics.proportion(right[inside], confidence)
+        count, average = int(inside.sum()), float(sure[inside].mean()) if inside.any() else None
+        if average is not None and hit.value is not None:
+            error += count / margin.size * abs(average - hit.value)
         rows.append(
             {
                 "low": float(edges[number]),
                 "high": float(edges[number + 1]),
-                "count": int(inside.sum()),
-                "confidence": float(sure[inside].mean()) if inside.any() else None,
+                "count": count,
+                "confidence": average,
                 "accuracy": hit.value,
                 "accuracy_low": hit.low,
                 "accuracy_high": hit.high,
             }
         )
-    filled = [row for row in rows if row["count"]]
-    gaps = [row["count"] * abs(row["confidence"] - row["accuracy"]) for row in filled]
-    return {"error": float(sum(gaps) / max(margin.size, 1)), "bins": rows}
+    return {"error": error, "bins": rows}
 
 
 def histogram(margin: ArrayLike, *, bins: int = HISTOGRAM_BINS) -> dict[str, list[float]]:
@@ -107,7 +108,7 @@ def histogram(margin: ArrayLike, *, bins: int = HISTOGRAM_BINS) -> dict[str, lis
     margin = floats(margin, "margin")
     reach = float(np.abs(margin).max(initial=0.0)) or 1.0
     # Not numpy's own edges: their middle is zero only up to rounding.
-    edges = reach * np.arange(-(bins // 2), bins // 2 + 1) / (bins // 2)
+    edges = reach * (np.arange(-(bins // 2), bins // 2 + 1) / (bins // 2))
     counts, _ = np.histogram(margin, bins=edges)
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
 
@@ -137,4 +138,4 @@ def _difference(right: Floats, baseline: Floats, confidence: float, groups: Sequ
         return statistics.mean(difference, confidence)
     _, index = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
     sums, counts = np.bincount(index, weights=difference), np.bincount(index)
-    return statistics.ratio(sums, counts, confidence)._replace(count=difference.size)
+    return statistics.ratio(sums, counts, confidence)._replace(units=difference.size)

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A value, the ends of its interval and the number of independent units behind it.
+    """A value, the ends of its interval and the number of units behind it.
 
     The ends are None where the data allow no interval (fewer than two units, say), the value where they allow nothing.
     """
@@ -24,11 +24,11 @@ class Estimate(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
-    count: int
+    units: int
 
 
 def floats(values: ArrayLike, name: str = "values") -> Floats:
-    """Convert to a one-dimensional float64 array; raises ValueError for another shape or a number that is not finite."""
+    """Convert to a one-dimensional float64 array; raises ValueError for another shape, or a NaN or infinite number."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, not shape {array.shape}")
@@ -50,9 +50,7 @@ def wilson(successes: float, count: float, confidence: float) -> Estimate:
     center = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * np.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     # The formula touches 0 and 1 exactly there; rounding must not carry an end past the value.
-    return Estimate(
-        p, float(min(max(center - half, 0.0), p)), float(max(min(center + half, 1.0), p)), int(round(count))
-    )
+    return Estimate(p, float(min(max(center - half, 0.0), p)), float(max(min(center + half, 1.0), p)), round(count))
 
 
 def proportion(scores: ArrayLike, confidence: float, *, groups: Sequence[object] | None = None) -> Estimate:
@@ -72,7 +70,7 @@ def proportion(scores: ArrayLike, confidence: float, *, groups: Sequence[object]
         totals = np.bincount(index, weights=values - mean)
         clustered = float((totals**2).sum()) / values.size**2
         effective /= max(1.0, clustered / simple)
-    return wilson(mean * effective, effective, confidence)._replace(count=values.size)
+    return wilson(mean * effective, effective, confidence)._replace(units=values.size)
 
 
 def mean(values: ArrayLike, confidence: float) -> Estimate:

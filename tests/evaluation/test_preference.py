@@ -27,7 +27,7 @@ def test_accuracy_counts_a_tie_half_and_stands_beside_longer_wins() -> None:
     assert found["longer_wins"]["tokens"]["value"] == pytest.approx(2.5 / 6)
     assert found["best_length_rule"] == {"rule": "shorter", "value": pytest.approx(3.5 / 6)}
     assert found["accuracy_above_length_rule"]["value"] == pytest.approx(1 / 6)
-    assert found["pairs"] == found["accuracy"]["count"] == 6
+    assert found["pairs"] == found["accuracy"]["units"] == 6
 
 
 def test_loss_brier_and_correlation_by_definition() -> None:

@@ -42,7 +42,7 @@ def test_a_prompt_with_many_pairs_counts_as_its_design_effect_allows() -> None:
     single = statistics.proportion(scores, 0.9)
     copies = statistics.proportion(np.repeat(scores, 10), 0.9, groups=np.repeat(np.arange(7), 10).tolist())
     assert (copies.low, copies.high) == pytest.approx((single.low, single.high), abs=1e-12)
-    assert copies.count == 70
+    assert copies.units == 70
     naive = statistics.proportion(np.repeat(scores, 10), 0.9)
     assert naive.high - naive.low < 0.5 * (copies.high - copies.low)
 
