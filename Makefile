@@ -61,7 +61,7 @@ types: $(VENV)/.podium ## Check types with mypy
 pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-images: ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and run a stage's help in it
+images: $(VENV)/.podium ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and smoke-test it
 	containers/build.sh $(ACCELERATOR)
 
 specs: $(VENV)/.podium ## Compile the pipelines that are kept under pipelines/specs
