@@ -28,12 +28,13 @@ def token_logprobs(
 
 def entropy(logits: Float[Array, "*shape vocab"], *, temperature: float = 1.0) -> Float[Array, "*shape"]:
     """Return the entropy of softmax(logits / temperature) in nats, in float32; a logit of -inf adds nothing."""
-    scaled = jnp.asarray(logits).astype(jnp.float32) / _checked(temperature)
-    log_total = jax.nn.logsumexp(scaled, axis=-1)
+    logits = jnp.asarray(logits)
+    below = _below_peak(logits, _checked(temperature))[0]
+    weights = jnp.exp(below)
     # 0 * -inf is NaN, in the sum and in its gradient.
-    finite = jnp.where(jnp.isneginf(scaled), 0.0, scaled)
-    probs = jnp.exp(scaled - log_total[..., None])
-    return log_total - (probs * finite).sum(axis=-1)
+    finite = jnp.where(jnp.isneginf(below), 0.0, below)
+    total = weights.sum(axis=-1)
+    return jnp.log(total) - (weights * finite).sum(axis=-1) / total
 
 
 def _checked(temperature: float) -> float:
@@ -42,21 +43,31 @@ def _checked(temperature: float) -> float:
     return float(temperature)
 
 
+def _below_peak(logits: Array, temperature: float) -> tuple[Array, Array]:
+    """Return logits minus the largest of their position, over the temperature, and the largest, both float32.
+
+    Small exact numbers go on from here: logits share a large offset, which would cost the last digits of any sum.
+    """
+    peak = jax.lax.stop_gradient(logits.max(axis=-1)).astype(jnp.float32)
+    return (logits.astype(jnp.float32) - peak[..., None]) / temperature, peak
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _token_logprobs(logits: Array, ids: Array, temperature: float) -> Array:
     return _forward(logits, ids, temperature)[0]
 
 
 def _forward(logits: Array, ids: Array, temperature: float) -> tuple[Array, tuple[Array, Array, Array]]:
-    # The chosen logit is picked before the cast: a gather from the cast array would force a float32 copy.
-    chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0].astype(jnp.float32) / temperature
-    log_total = jax.nn.logsumexp(logits.astype(jnp.float32) / temperature, axis=-1)
-    return chosen - log_total, (logits, ids, log_total)
+    below, peak = _below_peak(logits, temperature)
+    log_total = jnp.log(jnp.exp(below).sum(axis=-1))
+    # Picked from what came in: picking from `below` would need it as an array of its own.
+    chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0].astype(jnp.float32)
+    return (chosen - peak) / temperature - log_total, (logits, ids, log_total)
 
 
 def _backward(temperature: float, saved: tuple[Array, Array, Array], gradient: Array) -> tuple[Array, None]:
     logits, ids, log_total = saved
-    probs = jnp.exp(logits.astype(jnp.float32) / temperature - log_total[..., None])
+    probs = jnp.exp(_below_peak(logits, temperature)[0] - log_total[..., None])
     is_chosen = jax.lax.broadcasted_iota(ids.dtype, logits.shape, logits.ndim - 1) == ids[..., None]
     slope = (is_chosen.astype(jnp.float32) - probs) / temperature
     weight = gradient[..., None]

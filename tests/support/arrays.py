@@ -1,0 +1,32 @@
+"""Random arrays with what integer-valued, unpadded test data would hide: fractions, signs, holes, ties, empty rows."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis.extra import numpy as arrays
+
+
+def floats(shape: tuple[int, ...], bound: float = 3.0) -> st.SearchStrategy[np.ndarray]:
+    """Draw float32 arrays of fractions of either sign."""
+    return arrays.arrays(np.float32, shape, elements=st.floats(-bound, bound, width=32, allow_subnormal=False))
+
+
+def masks(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
+    """Draw boolean arrays with any pattern: right or left padding, holes, empty rows, all false."""
+    return arrays.arrays(np.bool_, shape)
+
+
+@st.composite
+def batches(draw: Any, names: str, bound: float = 3.0) -> dict[str, np.ndarray]:
+    """Draw float arrays of one [batch, time] shape under the given names, and a `mask`."""
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 6)))
+    return {name: draw(floats(shape, bound)) for name in names.split()} | {"mask": draw(masks(shape))}
+
+
+@st.composite
+def ranked(draw: Any) -> dict[str, np.ndarray]:
+    """Draw ranked lists [batch, candidates] with ties and padding."""
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 6)))
+    ranks = draw(arrays.arrays(np.int32, shape, elements=st.integers(1, 4)))
+    return {"scores": draw(floats(shape)), "ranks": ranks, "mask": draw(masks(shape))}
