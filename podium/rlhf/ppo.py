@@ -1,0 +1,322 @@
+"""One PPO step as one compiled program: rollout, scores, experience, several epochs of minibatch updates.
+
+Differences from common implementations are options, never accidents: docs/rlhf.md. Where one update sees the whole
+rollout (one epoch, one minibatch, one micro-batch), the policy has not moved since it sampled, so its new
+log-probabilities and values *are* the old ones: they are computed once, in the forward pass that is differentiated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from podium.generation.decode import respond
+from podium.generation.sampling import Sampling
+from podium.losses import masked
+from podium.losses.logprobs import entropy, token_logprobs
+from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
+from podium.models.heads import apply_head
+from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
+from podium.rlhf.networks import Bases, Network, Weights, response_hidden, response_logprobs, sequence_scores
+
+Tree = Any
+# (frozen, ids [batch, time], mask) -> scores [batch]; a reward model, or any function of the tokens.
+ScoreFn = Callable[["Frozen", jax.Array, jax.Array], jax.Array]
+
+
+class Frozen(NamedTuple):
+    """What a step reads and nobody trains: base trees by name, and the reward model's own weights."""
+
+    bases: Bases
+    reward: Weights
+
+
+class PpoState(NamedTuple):
+    """Everything a run carries from step to step; a checkpoint holds all of it.
+
+    weights, optimizer: {"policy": ..., "critic": ...}; with a shared trunk the critic's head is in the policy and
+    there is no "critic". kl_coef: float32 scalar. key: random state. step: int32, completed steps.
+    """
+
+    weights: dict[str, Weights]
+    optimizer: dict[str, Any]
+    kl_coef: jax.Array
+    key: jax.Array
+    step: jax.Array
+
+
+class Prompts(NamedTuple):
+    """Left-padded prompts, ids and mask [batch, prompt]."""
+
+    ids: jax.Array
+    mask: jax.Array
+
+
+class StepOutput(NamedTuple):
+    """metrics: scalars by name; updates: the same statistics per update [epochs * minibatches]; rows: per sample."""
+
+    metrics: dict[str, jax.Array]
+    updates: dict[str, jax.Array]
+    rows: dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class PpoSpec:
+    """Everything about the step that is fixed at compile time."""
+
+    policy: Network
+    reference: Network
+    critic: Network | None
+    rewards: RewardSpec
+    sampling: Sampling
+    max_new_tokens: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    num_ppo_epochs: int
+    num_mini_batches: int
+    gradient_accumulation_steps: int
+    clip_range: float
+    value_clip_range: float
+    vf_coef: float
+    kl_target: float | None
+    kl_horizon: float
+    unroll_decode: bool
+
+    @property
+    def single_update(self) -> bool:
+        return self.num_ppo_epochs * self.num_mini_batches * self.gradient_accumulation_steps == 1
+
+
+def reward_scores(network: Network) -> ScoreFn:
+    """Score with a reward model; gain and bias are folded into its head."""
+    return lambda frozen, ids, mask: sequence_scores(network, frozen.bases, frozen.reward, ids, mask)
+
+
+def init_state(
+    weights: dict[str, Weights],
+    optimizers: dict[str, optax.GradientTransformation],
+    *,
+    kl_coef: float,
+    key: jax.Array,
+) -> PpoState:
+    """Start of a run; `optimizers` has the keys of `weights`."""
+    return PpoState(
+        weights=weights,
+        optimizer={name: optimizers[name].init(tree) for name, tree in weights.items()},
+        kl_coef=jnp.asarray(kl_coef, jnp.float32),
+        key=key,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_step(
+    spec: PpoSpec, optimizers: dict[str, optax.GradientTransformation], score: ScoreFn
+) -> Callable[[PpoState, Frozen, Prompts], tuple[PpoState, StepOutput]]:
+    """Build the pure step (state, frozen, prompts) -> (state, output); the caller jits it over its mesh."""
+
+    def step(state: PpoState, frozen: Frozen, prompts: Prompts) -> tuple[PpoState, StepOutput]:
+        key, rollout_key, order_key = jax.random.split(state.key, 3)
+        rollout = sample_rollout(spec, frozen.bases, state.weights["policy"], prompts, rollout_key)
+        prompt = prompts.ids.shape[1]
+        raw = score(frozen, rollout.ids, rollout.mask)
+        scores = adjust_scores(raw, rollout.finished, spec.rewards)
+        ref_logprobs = response_logprobs(
+            spec.reference,
+            frozen.bases,
+            {},
+            rollout.ids,
+            rollout.mask,
+            prompt=prompt,
+            temperature=spec.sampling.temperature,
+        )
+        judged = _Judged(rollout, ref_logprobs, scores)
+        if spec.single_update:
+            weights, optimizer, metrics, stats = _update_once(spec, optimizers, state, frozen.bases, judged)
+        else:
+            weights, optimizer, metrics, stats = _update_many(
+                spec, optimizers, state, frozen.bases, judged, order_key
+            )
+        kl_coef = state.kl_coef
+        if spec.kl_target is not None:
+            kl_coef = adapt_kl_coef(
+                kl_coef, metrics["objective/kl"], scores.shape[0], target=spec.kl_target, horizon=spec.kl_horizon
+            )
+        metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
+        metrics["val/num_eos_tokens"] = jnp.sum(rollout.finished.astype(jnp.int32))
+        row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
+        rows = {"ids": rollout.ids, "mask": rollout.mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
+        return PpoState(weights, optimizer, kl_coef, key, state.step + 1), StepOutput(metrics, stats, rows)
+
+    return step
+
+
+def sample_rollout(spec: PpoSpec, bases: Bases, weights: Weights, prompts: Prompts, key: jax.Array) -> Rollout:
+    """Let the policy answer each prompt."""
+    network = spec.policy
+    responses = respond(
+        network.config,
+        network.params(bases, weights),
+        prompts.ids,
+        prompts.mask,
+        jax.random.split(key, prompts.ids.shape[0]),
+        max_new_tokens=spec.max_new_tokens,
+        sampling=spec.sampling,
+        eos_ids=spec.eos_ids,
+        pad_id=spec.pad_id,
+        adapter=weights.get("adapter"),
+        lora=network.lora,
+        unroll=spec.unroll_decode,
+    )
+    return Rollout(
+        ids=jnp.concatenate([prompts.ids, responses.ids], axis=1),
+        mask=jnp.concatenate([prompts.mask, responses.mask], axis=1),
+        response_mask=responses.mask,
+        finished=responses.finished,
+    )
+
+
+class _Judged(NamedTuple):
+    rollout: Rollout
+    ref_logprobs: jax.Array
+    scores: jax.Array
+
+
+def _evaluate(
+    spec: PpoSpec, bases: Bases, weights: dict[str, Weights], rollout: Rollout
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities, values and entropies [batch, response] under the weights being trained."""
+    response = rollout.response_mask.shape[1]
+    prompt = rollout.ids.shape[1] - response
+    hidden = response_hidden(spec.policy.hidden(bases, weights["policy"], rollout.ids, rollout.mask), prompt)
+    logits = spec.policy.logits(bases, weights["policy"], hidden)
+    temperature = spec.sampling.temperature
+    logprobs = token_logprobs(logits, rollout.ids[:, prompt:], temperature=temperature)
+    if spec.critic is None:
+        values = apply_head(weights["policy"]["head"], hidden)
+    else:
+        trunk = spec.critic.hidden(bases, weights["critic"], rollout.ids, rollout.mask)
+        values = apply_head(weights["critic"]["head"], response_hidden(trunk, prompt))
+    return logprobs, values, entropy(jax.lax.stop_gradient(logits), temperature=temperature)
+
+
+def _losses(
+    spec: PpoSpec,
+    logprobs: jax.Array,
+    values: jax.Array,
+    entropies: jax.Array,
+    experience: Experience,
+    mask: jax.Array,
+    total: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    policy, policy_stats = policy_loss(
+        logprobs, experience.logprobs, experience.advantages, mask, clip_range=spec.clip_range, total=total
+    )
+    value, value_stats = value_loss(
+        values, experience.values, experience.returns, mask, clip_range=spec.value_clip_range, total=total
+    )
+    stats = {
+        "loss/policy_avg": policy,
+        "loss/value_avg": value,
+        "policy/approxkl_avg": policy_stats.approxkl,
+        "policy/clipfrac_avg": policy_stats.clipfrac,
+        "policy/entropy_avg": masked.mean(entropies, mask, total=total),
+        "val/clipfrac_avg": value_stats.clipfrac,
+        "val/error": value_stats.error,
+        "val/ratio": policy_stats.ratio,
+        "val/ratio_var": policy_stats.ratio_var,
+    }
+    return policy + spec.vf_coef * value, stats
+
+
+def _apply(
+    optimizers: dict[str, optax.GradientTransformation], weights: Tree, optimizer: Tree, gradients: Tree
+) -> tuple[Tree, Tree, dict[str, jax.Array]]:
+    """One optimizer step for each network, with its own optimizer and its own clipped norm."""
+    new_weights, new_optimizer, norms = {}, {}, {}
+    for name, gradient in gradients.items():
+        updates, new_optimizer[name] = optimizers[name].update(gradient, optimizer[name], weights[name])
+        new_weights[name] = optax.apply_updates(weights[name], updates)
+        norms[f"{name}/grad_norm"] = optax.global_norm(gradient)
+    return new_weights, new_optimizer, norms
+
+
+def _update_once(
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged
+) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
+    """The whole rollout in one update: experience is made inside the differentiated forward pass."""
+    mask = judged.rollout.response_mask
+
+    def loss(weights: dict[str, Weights]) -> tuple[jax.Array, Any]:
+        logprobs, values, entropies = _evaluate(spec, bases, weights, judged.rollout)
+        experience, metrics = make_experience(
+            logprobs,
+            values,
+            judged.ref_logprobs,
+            judged.scores,
+            mask,
+            kl_coef=state.kl_coef,
+            spec=spec.rewards,
+        )
+        value, stats = _losses(spec, logprobs, values, entropies, experience, mask, masked.count(mask))
+        return value, (metrics | {"row_logprobs": experience.logprobs}, stats)
+
+    gradients, (metrics, stats) = jax.grad(loss, has_aux=True)(state.weights)
+    weights, optimizer, norms = _apply(optimizers, state.weights, state.optimizer, gradients)
+    return weights, optimizer, metrics, {name: value[None] for name, value in (stats | norms).items()}
+
+
+def _update_many(
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
+) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Epochs x minibatches of updates, each over micro-batches whose gradients add up exactly."""
+    rollout = judged.rollout
+    logprobs, values, _ = _evaluate(spec, bases, state.weights, rollout)
+    experience, metrics = make_experience(
+        logprobs,
+        values,
+        judged.ref_logprobs,
+        judged.scores,
+        rollout.response_mask,
+        kl_coef=state.kl_coef,
+        spec=spec.rewards,
+    )
+    batch = rollout.ids.shape[0]
+    keys = jax.random.split(key, spec.num_ppo_epochs)
+    orders = jax.vmap(lambda epoch_key: jax.random.permutation(epoch_key, batch))(keys)
+    parts = (spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)
+
+    def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
+        micro, learned = part
+        new_logprobs, new_values, entropies = _evaluate(spec, bases, weights, micro)
+        return _losses(spec, new_logprobs, new_values, entropies, learned, micro.response_mask, total)
+
+    def update(carry: tuple[Tree, Tree], rows: jax.Array) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
+        weights, optimizer = carry
+        total = masked.count(rollout.response_mask[rows.reshape(-1)])
+
+        def gradient(micro_rows: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
+            part = jax.tree.map(lambda x: jnp.take(x, micro_rows, axis=0), (rollout, experience))
+            return jax.grad(loss, has_aux=True)(weights, part, total)
+
+        if spec.gradient_accumulation_steps == 1:
+            gradients, stats = gradient(rows[0])
+        else:
+            gradients, stats = _sum_over(gradient, rows)
+        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
+        return (weights, optimizer), stats | norms
+
+    (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders.reshape(parts))
+    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+
+
+def _sum_over(function: Callable[[jax.Array], Any], rows: jax.Array) -> Any:
+    """Sum a function's results over the leading axis, one at a time."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, rows[0]))
+
+    def add(total: Any, micro_rows: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(micro_rows)), None
+
+    return jax.lax.scan(add, zeros, rows)[0]

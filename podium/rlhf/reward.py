@@ -1,0 +1,126 @@
+"""One step of reward model training, and the normalisation that travels with the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_pairs_loss
+from podium.rlhf.networks import Bases, Network, Weights, sequence_scores
+
+
+class Comparisons(NamedTuple):
+    """Ranked lists of responses to a prompt; a pair is a list of two.
+
+    ids, mask: [lists, candidates, time], prompt and response together; ranks: int [lists, candidates], 1 is best;
+    present: boolean [lists, candidates]; weight: [lists], 0 for a filler; margin: [lists], 0 where there is none.
+    """
+
+    ids: jax.Array
+    mask: jax.Array
+    ranks: jax.Array
+    present: jax.Array
+    weight: jax.Array
+    margin: jax.Array
+
+
+class RewardState(NamedTuple):
+    """What training carries from step to step. step: int32, completed optimizer steps."""
+
+    weights: Weights
+    optimizer: Any
+    step: jax.Array
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """What is fixed at compile time."""
+
+    network: Network
+    loss: str
+    center_rewards_coefficient: float
+
+
+def comparison_scores(network: Network, bases: Bases, weights: Weights, batch: Comparisons) -> jax.Array:
+    """Scores [lists, candidates] of all responses, in one forward pass."""
+    lists, candidates, time = batch.ids.shape
+    ids, mask = batch.ids.reshape(-1, time), batch.mask.reshape(-1, time)
+    return sequence_scores(network, bases, weights, ids, mask).reshape(lists, candidates)
+
+
+def _loss(spec: RewardSpec, scores: jax.Array, batch: Comparisons) -> jax.Array:
+    if spec.loss == "plackett_luce":
+        loss = plackett_luce_loss(scores, batch.ranks, batch.present, weight=batch.weight)
+    else:
+        loss = ranked_pairs_loss(scores, batch.ranks, batch.present, margin=batch.margin, weight=batch.weight)
+    if spec.center_rewards_coefficient:
+        centring = centering_loss(scores, batch.present, weight=batch.weight)
+        loss = loss + spec.center_rewards_coefficient * centring
+    return loss
+
+
+def pair_outcomes(scores: jax.Array, ranks: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For every ordered pair (i better than j): score difference [lists, k, k] and whether the pair exists."""
+    exists = (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
+    return jnp.where(exists, scores[:, :, None] - scores[:, None, :], 0.0), exists
+
+
+def make_reward_step(
+    spec: RewardSpec, optimizer: optax.GradientTransformation
+) -> Callable[[RewardState, Bases, Comparisons], tuple[RewardState, dict[str, jax.Array]]]:
+    """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
+
+    def loss(weights: Weights, bases: Bases, micro: Comparisons, share: jax.Array) -> tuple[jax.Array, Any]:
+        scores = comparison_scores(spec.network, bases, weights, micro)
+        value = share * _loss(spec, scores, micro)
+        difference, exists = pair_outcomes(scores, micro.ranks, micro.present & (micro.weight > 0)[:, None])
+        right = jnp.where(difference == 0, 0.5, (difference > 0).astype(jnp.float32))
+        sums = {
+            "loss": value,
+            "right": jnp.sum(jnp.where(exists, right, 0.0)),
+            "margin": jnp.sum(difference),
+            "pairs": jnp.sum(exists.astype(jnp.float32)),
+        }
+        return value, sums
+
+    def step(state: RewardState, bases: Bases, batch: Comparisons) -> tuple[RewardState, dict[str, jax.Array]]:
+        total = jnp.maximum(jnp.sum(batch.weight), 1e-9)
+
+        def micro_gradient(micro: Comparisons) -> tuple[Weights, dict[str, jax.Array]]:
+            share = jnp.sum(micro.weight) / total
+            return jax.grad(loss, has_aux=True)(state.weights, bases, micro, share)
+
+        first = jax.tree.map(lambda x: x[0], batch)
+        if batch.weight.shape[0] == 1:
+            gradients, sums = micro_gradient(first)
+        else:
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(micro_gradient, first))
+            add = lambda carry, micro: (jax.tree.map(jnp.add, carry, micro_gradient(micro)), None)
+            (gradients, sums), _ = jax.lax.scan(add, zeros, batch)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        pairs = jnp.maximum(sums["pairs"], 1.0)
+        metrics = {
+            "loss": sums["loss"],
+            "accuracy": sums["right"] / pairs,
+            "margin": sums["margin"] / pairs,
+            "grad_norm": optax.global_norm(gradients),
+        }
+        return RewardState(weights, new_optimizer, state.step + 1), metrics
+
+    return step
+
+
+def fold_normalisation(head: Weights, gain: float, bias: float) -> Weights:
+    """Put reward = gain * score + bias into the head itself."""
+    return {"kernel": head["kernel"] * gain, "bias": head["bias"] * gain + bias}
+
+
+def normalisation(scores: jax.Array) -> tuple[float, float]:
+    """Gain and bias that give these scores mean 0 and variance 1 (Ziegler et al. 2019, section 2.1)."""
+    mean, std = float(jnp.mean(scores)), float(jnp.std(scores))
+    gain = 1.0 / std if std > 1e-6 else 1.0
+    return gain, -gain * mean
