@@ -50,10 +50,11 @@ demo: $(DEMO_MODEL)/.imported ## Run the whole RLHF pipeline on SmolLM2-135M-Ins
 
 test: lint types pytest ## Check style, floors and types, then run all tests (the first time: installs torch)
 
-lint: $(VENV)/.podium ## Check style and formatting with ruff, and the floors with import-linter
+lint: $(VENV)/.podium ## Check style and formatting with ruff and shellcheck, and the floors with import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo 2>&1
+	$(BIN)/shellcheck .ci/run containers/*.sh requirements/*.sh
+	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.podium ## Check types with mypy
 	$(BIN)/mypy
