@@ -6,6 +6,7 @@ Nothing here imports kfp or the config when it is registered: `podium --help` mu
 import importlib
 import signal
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -56,26 +57,37 @@ def run(
     ] = Runner.process,
 ) -> None:
     """Run the whole pipeline on this machine."""
+    run_here(config, overrides or (), out or default_out(config), runner)
+
+
+def run_here(
+    config: Path, overrides: Sequence[str], out: Path, runner: Runner, *, program: Sequence[str] | None = None
+) -> None:
+    """Run a config's pipeline and show its results; `program` stands in for the stages in tests.
+
+    Raises:
+        typer.Exit: A stage failed (2 where it refused what the user gave, else 1) or a signal came (128 + its number).
+    """
     from rich.console import Console
 
     from podium_pipelines.process import Terminated, termination_raises
-    from podium_pipelines.summary import read_summary, show
 
     console = Console(file=sys.stdout)
     settings = _load(config, overrides)
-    out = out or default_out(config)
     console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)
+    console.file.flush()
     local_run = require_kfp("podium_pipelines.run")
+    summary = require_kfp("podium_pipelines.summary")
     try:
         with termination_raises():
-            local_run.run_pipeline(settings, out, console, runner=runner.value)
+            local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
     except local_run.StageFailed as failure:
         raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name)) from failure
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
         typer.echo("\nStopped. The same command goes on from here.", err=True)
         raise typer.Exit(128 + number) from interrupt
-    show(read_summary(out.absolute()), console)
+    summary.show(summary.read_summary(out.absolute()), console)
 
 
 def compile_(
@@ -85,7 +97,7 @@ def compile_(
     output: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
 ) -> None:
     """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
-    settings = _load(config, overrides)
+    settings = _load(config, overrides or ())
     goal = _target(settings, target)
     compiler = require_kfp("podium_pipelines.compiler")
     text = compiler.compile_text(settings, goal)
@@ -100,12 +112,12 @@ def compile_(
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
 
 
-def _load(config: Path, overrides: list[str] | None) -> "PodiumConfig":
+def _load(config: Path, overrides: Sequence[str]) -> "PodiumConfig":
     """Read the config and say what was understood under another name."""
     from podium.config import load_config
 
     notices: list[str] = []
-    settings = load_config(config, overrides or (), notices)
+    settings = load_config(config, overrides, notices)
     for notice in notices:
         typer.echo(f"Note: {notice}", err=True)
     return settings

@@ -60,10 +60,11 @@ def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
 
 
 def _finish(config: PodiumConfig, target: Target, tasks: tuple[dsl.PipelineTask, ...]) -> None:
+    resources = {str(stage): wanted for stage, wanted in config.platform.resources.items()}
     for stage, task in zip(STAGES, tasks, strict=True):
         if config.platform.image is not None:
             task.set_container_image(config.platform.image)
-        wanted = config.platform.resources.get(stage)
+        wanted = resources.get(stage)
         if wanted is not None and target != "local":
             apply_resources(task, stage, wanted, target)
     if target == "local":

@@ -49,7 +49,7 @@ def run_pipeline(
     console: Console,
     *,
     runner: Runner = "process",
-    program: Sequence[str] = THIS_PROGRAM,
+    program: Sequence[str] | None = None,
 ) -> None:
     """Compile the pipeline, run its stages one after another under `out`, and go on where an earlier run ended.
 
@@ -62,7 +62,7 @@ def run_pipeline(
     with workdir.locked(out) as lock:
         workdir.write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         workdir.write_text(out / workdir.PIPELINE, spec)
-        start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program, lock)
+        start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program or THIS_PROGRAM, lock)
         tasks = _Tasks(console, start)
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
 

@@ -1,0 +1,220 @@
+"""`podium run`: the compiled pipeline through KFP's local orchestrator, with stages that only keep count."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from podium.config import STAGES, load_config_text
+from support.pipeline_runs import Runs
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def alive(fragment: str) -> list[str]:
+    """Return the command lines of running processes that hold a text."""
+    commands = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(entry.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [command for command in commands if fragment in command and "stand_in" in command]
+
+
+def test_every_stage_runs_once_in_order_and_the_results_are_shown(runs: Runs) -> None:
+    status, output, errors = runs.finish()
+    assert (status, errors) == (0, "")
+    assert runs.events == [f"{stage} started at 0" for stage in STAGES]
+    headers = [line for line in output.splitlines() if line.startswith("[")]
+    assert headers == [f"[{number}/6] {stage}" for number, stage in enumerate(STAGES, 1)]
+    assert "reward is working\n      reward done in " in output
+    assert f"Report  {runs.out}/report.html" in output
+    assert f"Model   {runs.out}/export/model" in output
+    assert "win_rate  0.75" in output
+    assert output.count("Before  before (reward -0.50)") == 3
+    assert "Prompt  question [b]2[/b]" in output
+
+
+def test_kfp_itself_says_nothing(runs: Runs) -> None:
+    _, output, _ = runs.finish()
+    assert "finished with status" not in output
+    assert "finished with status" in (runs.out / "kfp.log").read_text()
+
+
+def test_outputs_lie_under_the_stage_and_the_resolved_config_beside_them(runs: Runs) -> None:
+    runs.finish("ppo.max_steps=7")
+    assert (runs.out / "reward" / "reward_model" / "manifest.json").exists()
+    resolved = load_config_text((runs.out / "config.yaml").read_text())
+    assert (resolved.ppo.max_steps, resolved.reward.lora) == (7, None)
+    assert yaml.safe_load((runs.out / "pipeline.yaml").read_text())["pipelineInfo"]["name"] == "rlhf"
+
+
+def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:
+    runs.finish()
+    runs.finish()
+    assert runs.events[6:] == [f"{stage} skipped" for stage in STAGES]
+
+
+def test_a_changed_section_starts_over_where_it_is_read_and_below(runs: Runs) -> None:
+    runs.finish()
+    _, output, _ = runs.finish("reward.learning_rate=0.5")
+    assert [event for event in runs.events[6:] if "started" in event] == [
+        "reward started at 0",
+        "ppo started at 0",
+        "evaluate started at 0",
+        "export started at 0",
+    ]
+    assert "[2/6] reward\n      its config or inputs changed since the last run: starting over\n" in output
+    assert output.count("starting over") == 4
+
+
+def test_a_changed_data_file_starts_over_behind_an_unchanged_config(runs: Runs) -> None:
+    runs.finish()
+    (runs.folder / "prompts.jsonl").write_text('{"prompt": "another"}\n')
+    runs.finish()
+    assert runs.events[6] == "prepare started at 0"
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(runs: Runs) -> None:
+    process = runs.start(STEPS="400", SLEEP="0.02")
+    step = runs.out / "prepare" / "step"
+    wait_until(lambda: step.exists() and step.read_text() >= "3")
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not alive(str(runs.out)))
+    reached = int(step.read_text())
+    assert runs.finish(STEPS="400")[0] == 0
+    assert 3 <= reached < 400
+    assert runs.events[:2] == ["prepare started at 0", f"prepare started at {reached}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_stage_too(runs: Runs, number: signal.Signals) -> None:
+    process = runs.start(STEPS="1000", SLEEP="0.05")
+    wait_until(lambda: bool(runs.events))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert errors == "\nStopped. The same command goes on from here.\n"
+    assert not alive(str(runs.out))
+
+
+@pytest.mark.parametrize(("status", "expected"), [(2, 2), (1, 1), (7, 1)])
+def test_a_failed_stage_has_the_last_word(runs: Runs, status: int, expected: int) -> None:
+    got, output, errors = runs.finish(FAIL=f"reward:{status}")
+    assert (got, errors) == (expected, "reward: the stand-in was told to fail\n")
+    assert output.splitlines()[-2:] == ["[2/6] reward", "reward is working"]
+
+
+def test_a_stage_that_a_signal_ended_is_spoken_for(runs: Runs) -> None:
+    process = runs.start(STEPS="1000", SLEEP="0.05")
+    wait_until(lambda: bool(runs.events))
+    pid = next(
+        int(entry.parent.name)
+        for entry in Path("/proc").glob("[0-9]*/cmdline")
+        if b"stand_in" in entry.read_bytes() and str(runs.out).encode() in entry.read_bytes()
+    )
+    os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == "prepare was ended by SIGKILL: is there enough memory? The same command goes on.\n"
+
+
+def test_two_runs_never_share_a_folder(runs: Runs) -> None:
+    first = runs.start(STEPS="1000", SLEEP="0.05")
+    wait_until(lambda: bool(runs.events))
+    status, _, errors = runs.finish()
+    first.terminate()
+    first.communicate(timeout=30)
+    assert status == 2
+    assert errors == (
+        f"Error: another run (process {first.pid}) is using --out {runs.out}; "
+        "wait for it, stop it, or name another folder\n"
+    )
+
+
+def test_files_that_no_run_wrote_are_not_replaced(runs: Runs) -> None:
+    runs.out.mkdir()
+    (runs.out / "config.yaml").write_text("mine")
+    status, _, errors = runs.finish()
+    assert (status, (runs.out / "config.yaml").read_text()) == (2, "mine")
+    assert errors == (
+        f"Error: --out {runs.out} holds a 'config.yaml' that no run wrote; name a new or an empty folder\n"
+    )
+
+
+def test_an_out_that_is_a_file_is_refused(runs: Runs) -> None:
+    runs.out.write_text("")
+    status, _, errors = runs.finish()
+    assert (status, errors) == (
+        2,
+        f"Error: --out {runs.out} cannot be used: File exists; name a folder that can be written\n",
+    )
+
+
+def test_a_container_gets_the_run_folder_and_the_data(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program called docker on the path that runs what comes after the image, as Docker would."""
+    docker = runs.folder / "bin" / "docker"
+    docker.parent.mkdir()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    docker.write_text(
+        f'#!/bin/sh\necho "$@" >> {runs.folder}/docker.log\n[ "$1" = rm ] && exit 0\n'
+        'while [ "$1" != python ]; do shift; done\nshift 3\n'
+        f'exec python3 {stand_in} "$@"\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    status, _, errors = runs.finish("platform.image=podium/trainer:test", options=["--runner", "docker"])
+    assert (status, errors) == (0, "")
+    calls = (runs.folder / "docker.log").read_text().splitlines()
+    run = next(call for call in calls if call.startswith("run"))
+    assert f"--network host --user {os.getuid()}:{os.getgid()}" in run
+    assert f"--volume {runs.out}:{runs.out} " in run
+    assert f"--volume {runs.folder}/prompts.jsonl:{runs.folder}/prompts.jsonl:ro" in run
+    assert "podium/trainer:test python -m podium prepare --executor-input {" in run
+    names = {call.split("--name ")[1].split()[0] for call in calls if call.startswith("run")}
+    assert len(names) == 6 and all(f"rm --force {name}" in calls for name in names)
+
+
+def test_docker_that_is_missing_is_said(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(runs.folder))
+    status, _, errors = runs.finish(options=["--runner", "docker"])
+    assert (status, errors) == (
+        2,
+        "Error: --runner docker needs the docker command; install Docker or leave --runner out\n",
+    )
+
+
+def test_a_child_outlives_no_killed_parent(runs: Runs) -> None:
+    process = runs.start(STEPS="1000", SLEEP="0.05")
+    wait_until(lambda: bool(alive(str(runs.out))))
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not alive(str(runs.out)))
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_output_goes_where_the_run_sends_its_own(runs: Runs) -> None:
+    """A stage writes to the run's own output, not through it: a bar on a terminal stays a bar."""
+    process = runs.start(STEPS="1000", SLEEP="0.05")
+    wait_until(lambda: bool(alive(str(runs.out))))
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    child = children.stdout.split()[0]
+    same = os.readlink(f"/proc/{child}/fd/1") == os.readlink(f"/proc/{process.pid}/fd/1")
+    process.terminate()
+    process.communicate(timeout=30)
+    assert same
