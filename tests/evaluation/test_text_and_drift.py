@@ -1,0 +1,60 @@
+"""Repetition, KL and perplexity on small literal data."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podium.evaluation import drift, text
+
+
+def test_distinct_n_over_all_texts() -> None:
+    """the cat / the dog. : bigrams (the,cat) (the,dog) (dog,.); unigrams the cat the dog . -> 4 of 5."""
+    assert text.distinct_n(["The cat", "the dog."], 1) == pytest.approx(4 / 5)
+    assert text.distinct_n(["The cat", "the dog."], 2) == 1.0
+    assert text.distinct_n(["a", "b"], 2) is None
+
+
+def test_repetition_of_a_loop_and_of_plain_text() -> None:
+    assert text.repetition("no no no no no no") == pytest.approx(2 / 3)
+    assert text.repetition("every word in this one is new") == 0.0
+    assert text.repetition("short") == 0.0
+    assert text.repetition("la, la, la, la", n=2) == pytest.approx(1 - 2 / 6)
+
+
+@given(st.lists(st.text(max_size=40), max_size=6), st.integers(1, 4))
+def test_rates_stay_in_range_for_any_text(texts: list[str], n: int) -> None:
+    value = text.distinct_n(texts, n)
+    assert value is None or 0.0 < value <= 1.0
+    assert all(0.0 <= text.repetition(item, n) < 1.0 for item in texts)
+    assert all(text.repetition(item + " " + item, 1) >= text.repetition(item, 1) for item in texts if text.words(item))
+
+
+def test_kl_is_the_mean_of_log_ratios_per_answer_and_their_sum_per_token() -> None:
+    policy, reference = [[-3.0, -5.0], [-2.0, -8.0]], [[-4.0, -5.5], [-2.5, -7.0]]
+    answer, token = drift.kl(policy, reference, [[4, 6], [5, 5]], 0.95)
+    assert answer.value == pytest.approx((1.0 + 0.5 + 0.5 - 1.0) / 4)
+    assert token.value == pytest.approx(1.0 / 20)
+    assert answer.units == token.units == 2
+    assert answer.low < answer.value < answer.high
+
+
+def test_kl_of_categoricals_is_recovered_from_samples() -> None:
+    rng = np.random.default_rng(2)
+    p, q = np.array([0.7, 0.2, 0.1]), np.array([0.3, 0.3, 0.4])
+    truth = float((p * np.log(p / q)).sum())
+    draws = rng.choice(3, p=p, size=(4000, 1, 5))
+    answer, token = drift.kl(np.log(p)[draws].sum(2), np.log(q)[draws].sum(2), np.full((4000, 1), 5), 0.99)
+    assert answer.low < 5 * truth < answer.high
+    assert token.low < truth < token.high
+
+
+def test_perplexity_weighs_tokens_not_answers() -> None:
+    """-6 over 3 tokens and -1 over 7: 0.7 nats per token; the mean of per-answer figures would be exp(1.07)."""
+    found = drift.perplexity([[-6.0], [-1.0]], [[3], [7]], 0.95)
+    assert found.value == pytest.approx(math.exp(0.7))
+    assert found.low < found.value < found.high
+    uniform = drift.perplexity(-np.log(50) * np.array([[3.0, 4.0]]), [[3, 4]], 0.95)
+    assert uniform.value == pytest.approx(50.0)
