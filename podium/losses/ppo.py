@@ -95,9 +95,13 @@ def gae(
     delta_t = r_t + gamma V_next - V_t and A_t = delta_t + gamma lambda A_next, where *next* is the next counted
     position of the row and both are zero behind the last one: uncounted positions, wherever they lie, change nothing.
     """
-    counts = jnp.asarray(mask, bool)
-    rewards, values = masked.fill(rewards, counts), masked.fill(values, counts)
+    rewards, values = masked.fill(rewards, mask), masked.fill(values, mask)
+    advantages = _discounted(rewards, values, jnp.asarray(mask, bool), gamma, gae_lambda)
+    return Estimates(advantages, advantages + values)
 
+
+@jax.jit  # Called outside jit, the scan would be compiled anew each time: its body is a new function each time.
+def _discounted(rewards: Array, values: Array, counts: Array, gamma: Array, gae_lambda: Array) -> Array:
     def step(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
         next_value, next_advantage = carry
         reward, value, counts_now = now
@@ -107,7 +111,7 @@ def gae(
 
     end = jnp.zeros_like(values[:, 0])
     _, advantages = jax.lax.scan(step, (end, end), (rewards.T, values.T, counts.T), reverse=True)
-    return Estimates(advantages.T, advantages.T + values)
+    return advantages.T
 
 
 def policy_loss(
