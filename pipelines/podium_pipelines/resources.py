@@ -86,7 +86,7 @@ def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, accelerator: Accele
             + ", ".join(name for name, item in ACCELERATORS.items() if item.vertex)
         )
     task.set_accelerator_type(accelerator.vertex)
-    _set_count(task, wanted, where)
+    task.set_accelerator_limit(wanted.count or 1)
 
 
 def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:
@@ -95,7 +95,7 @@ def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, accelerator: Ac
     if accelerator is None:
         return
     task.set_accelerator_type(accelerator.resource)
-    _set_count(task, wanted, where)
+    task.set_accelerator_limit(wanted.count or 1)
     if accelerator.resource == TPU_RESOURCE:
         if not wanted.topology:
             raise UserError(f"{where}.topology is missing: a TPU needs one, such as topology: 2x2")
@@ -112,10 +112,6 @@ def _select_spot(task: dsl.PipelineTask) -> None:
     kubernetes.add_toleration(
         task, key="cloud.google.com/gke-spot", operator="Equal", value="true", effect="NoSchedule"
     )
-
-
-def _set_count(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
-    _set(task.set_accelerator_limit, str(wanted.count or 1), f"{where}.count", "1, 2, 4, 8 or 16")
 
 
 def _set(setter: Any, value: str, where: str, instead: str) -> None:
