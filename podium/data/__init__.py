@@ -1,0 +1,1 @@
+"""Preference and prompt data: files in, canonical records, tokens and fixed-shape batches out."""
