@@ -11,10 +11,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 EXTRAS = {
-    "dev": ("train", "eval", "kfp", "dev"),
-    "trainer-cpu": ("train", "eval"),
-    "trainer-cuda": ("train", "eval", "cuda"),
-    "trainer-tpu": ("train", "eval", "tpu"),
+    "dev": ("train", "eval", "cloud", "kfp", "dev"),
+    "trainer-cpu": ("train", "eval", "cloud"),
+    "trainer-cuda": ("train", "eval", "cloud", "cuda"),
+    "trainer-tpu": ("train", "eval", "cloud", "tpu"),
 }
 
 
