@@ -1,0 +1,97 @@
+"""Write the numbers of a run: one JSON line per step, and TensorBoard event files beside it."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+EVENTS_FOLDER = "tensorboard"
+
+
+class MetricsWriter:
+    """Append to `metrics.jsonl` and to TensorBoard in a folder; only the first process of a run writes.
+
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite is null there,
+    because JSON has no NaN. Whether to stop at one is the caller's business.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        resume_step: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Start anew, removing earlier numbers, or go on after `resume_step`, removing those of later steps.
+
+        A run that was killed had written steps beyond its last checkpoint: they happen again, and stand once.
+        """
+        self._clock = clock
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        self._folder = Path(folder)
+        events = self._folder / EVENTS_FOLDER
+        events.mkdir(parents=True, exist_ok=True)
+        kept = [] if resume_step is None else _lines_up_to(self._folder / METRICS_FILE, resume_step)
+        _replace(self._folder / METRICS_FILE, kept)
+        if resume_step is None:
+            for path in events.glob("events.out.tfevents.*"):
+                path.unlink()
+        self._file = (self._folder / METRICS_FILE).open("a", encoding="utf-8")
+        purge = None if resume_step is None else resume_step + 1
+        self._events = SummaryWriter(str(events), purge_step=purge)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Write one step and return its numbers; arrays are fetched from their devices in one go."""
+        numbers = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        if self._writes:
+            now = self._clock()
+            line = {"step": step, "time": now} | {n: v if math.isfinite(v) else None for n, v in numbers.items()}
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, step, walltime=now)
+        return numbers
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writes:
+            self._file.close()
+            self._events.close()
+
+
+def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the lines of `metrics.jsonl`, without one that a killed run left unfinished."""
+    rows = []
+    for line in (Path(folder) / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    rows = read_metrics(path.parent) if path.exists() else []
+    return [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
+
+
+def _replace(path: Path, lines: list[str]) -> None:
+    """Exchange the file in one rename: a run killed here must not lose the steps it keeps."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(lines), encoding="utf-8")
+    os.replace(fresh, path)

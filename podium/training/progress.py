@@ -1,0 +1,92 @@
+"""Show how far a long loop is: a bar with the time left on a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+# A log that is followed live should move; a log that is kept should not be all progress.
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Count to `total` inside a `with` block; `update` after each step with the figures worth seeing.
+
+    Plain lines read `reward 12/80 loss 0.61 acc 0.66 | 3.1 s/step | 2 min left`. The first is printed at once, the
+    others about every five seconds, the last one always. The pace is measured from the first step's end, so that
+    compilation does not count; `done` is where a resumed loop begins.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        *,
+        done: int = 0,
+        unit: str = "step",
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._label, self._done, self._unit = total, label, done, unit
+        self._console = Console(stderr=True) if console is None else console
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._printed = float("-inf")
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            self._bar = Bar(*columns, console=self._console)
+            self._task = self._bar.add_task(self._label, total=self._total, completed=self._done, text="")
+            self._bar.start()
+        else:
+            self._print("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, **figures: Any) -> None:
+        """Say that `done` of the total are done (not how many more), with figures to show."""
+        now = self._clock()
+        self._done = done
+        if self._first is None:
+            self._first = now, done
+        text = " ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text + self._pace(now))
+        elif now - self._printed >= SECONDS_BETWEEN_LINES or done >= self._total:
+            self._print(text + self._pace(now))
+
+    def _print(self, text: str) -> None:
+        self._printed = self._clock()
+        line = f"{self._label} {self._done}/{self._total} {text}".rstrip()
+        # Rich would wrap a long line at 80 columns and colour its numbers.
+        self._console.file.write(line + "\n")
+        self._console.file.flush()
+
+    def _pace(self, now: float) -> str:
+        if self._first is None or self._done <= self._first[1]:
+            return ""
+        per_step = (now - self._first[0]) / (self._done - self._first[1])
+        left = per_step * (self._total - self._done)
+        return f" | {per_step:.2g} s/{self._unit}" + (f" | {_duration(left)} left" if self._done < self._total else "")
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    return f"{float(value):.3g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
