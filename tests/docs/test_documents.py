@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import documents
 
 from podium.config import PodiumConfig, load_config_text
+from support import documents
 
 SECTIONS = set(PodiumConfig.model_fields)
 DOCUMENTS = documents.documents()
@@ -57,7 +57,8 @@ def test_a_missing_link_and_an_open_block_are_found(tmp_path: Path) -> None:
 def test_commands_are_joined_and_freed_of_prompts_and_comments(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "```console\n$ podium run \\\n    a.yaml  # why\noutput\n```\n```bash\n# a comment\nmake test\n```\n```python\nx\n```\n",
+        "```console\n$ podium run \\\n    a.yaml  # why\noutput\n```\n"
+        "```bash\n# a comment\nmake test\n```\n```python\nx\n```\n",
         encoding="utf-8",
     )
     assert [(command.line, command.text) for command in documents.commands(page)] == [

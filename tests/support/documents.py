@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = {"bash", "sh", "shell", "console", "zsh"}
+OURS = re.compile(r"(\.venv/bin/)?(podium|make|python|pip) ")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^`]*)$")
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
@@ -65,9 +66,12 @@ def blocks(document: Path) -> Iterator[Block]:
 
 
 def commands(document: Path) -> Iterator[Command]:
-    """Yield the commands of a document's shell blocks; in `console` blocks those after a `$` prompt."""
+    """Yield the commands of a document's shell blocks; in `console` blocks those after a `$` prompt.
+
+    A block without a language is one where its first line calls a program of ours.
+    """
     for block in blocks(document):
-        if block.language not in SHELL:
+        if block.language not in SHELL and (block.language or not OURS.match(block.text)):
             continue
         pending, start = "", 0
         for number, line in enumerate(block.text.splitlines(), block.line):
