@@ -53,6 +53,28 @@ def prompt(value: Any, name: str = "prompt") -> list[Message]:
     return asks(turns, name)
 
 
+def managed_prompt(row: Mapping[str, Any]) -> list[Message]:
+    """Return the prompt of a row of the managed pipeline: input_text, or messages after an optional context."""
+    if "input_text" in row:
+        return prompt(row["input_text"], "input_text")
+    if "messages" not in row:
+        raise Refused("columns", "neither input_text nor messages; write the prompt as input_text")
+    turns = messages(row["messages"], "messages")
+    if row.get("context", "") != "":
+        turns = [Message(role="system", content=text(row["context"], "context")), *turns]
+    return asks(turns, "messages")
+
+
+def openai_prompt(row: Mapping[str, Any]) -> list[Message]:
+    """Return the prompt of a fine-tuning row: the messages of its input."""
+    value = row["input"]
+    if isinstance(value, str):
+        return prompt(value, "input")
+    if not isinstance(value, Mapping) or "messages" not in value:
+        raise Refused("type", 'input has no messages; write {"messages": [{"role": "user", ...}]}')
+    return asks(messages(value["messages"], "input.messages"), "input.messages")
+
+
 def asks(turns: list[Message], name: str) -> list[Message]:
     """Return the conversation if no turn is empty and the user has the last word."""
     for number, turn in enumerate(turns, start=1):
@@ -146,6 +168,28 @@ def number(value: Any, name: str) -> float:
     if result - result != 0:
         raise Refused("type", f"{name} is {_short(value)}; write a finite number")
     return result
+
+
+def whole_numbers(value: Any, name: str) -> list[int]:
+    """Return a list of integers."""
+    if not isinstance(value, list | tuple):
+        raise Refused("type", f"{name} is {_type(value)}; write a list of whole numbers")
+    return [whole_number(item, f"{name}[{place}]") for place, item in enumerate(value)]
+
+
+def weight(value: Any, name: str) -> float:
+    """Return how much a comparison counts, which is not less than nothing."""
+    result = number(value, name)
+    if result < 0:
+        raise Refused("type", f"{name} is {_short(value)}; write 0 or more")
+    return result
+
+
+def label(value: Any, name: str) -> str:
+    """Return a short text that names something; a number counts as its digits."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Refused("type", f"{name} is {_type(value)}; write a text")
+    return str(value)
 
 
 def choice(value: Any, name: str = "choice") -> list[int]:

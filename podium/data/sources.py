@@ -45,12 +45,13 @@ class Refusal:
 def read_rows(path: str) -> Iterator[Row | Refusal]:
     """Read a file of any accepted type; a row that is not readable comes back as a refusal.
 
-    The type is told by the content (gzip, Parquet, JSON) and, for CSV, by the name. Raises UserError where the file as a
-    whole cannot be read.
+    The content tells the type (gzip, Parquet, JSON), for CSV the name. Raises UserError where the whole file is unreadable.
     """
     content = _unzipped(path, _content(path))
     if not content.strip():
-        raise UserError(f"{path}: the file is empty; write one JSON object a line, a CSV file with a header, or Parquet")
+        raise UserError(
+            f"{path}: the file is empty; write one JSON object a line, a CSV file with a header, or Parquet"
+        )
     name = path.lower().removesuffix(".gz")
     if content.startswith(b"PAR1"):
         return _parquet_rows(path, content)
@@ -119,7 +120,9 @@ def _loads(text: str) -> Any:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) stands alone; write the whole character") from None
+        raise ValueError(
+            "half of a surrogate pair (\\ud800 to \\udfff) stands alone; write the whole character"
+        ) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value

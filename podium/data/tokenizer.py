@@ -1,0 +1,251 @@
+"""Turn conversations into token ids as the model's own chat template writes them, and token ids into text."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from podium.data.records import Message
+from podium.errors import UserError
+
+# Some templates write the day into the system turn. A fixed one keeps equal inputs equal; it is the date that Llama's
+# own template falls back to.
+TEMPLATE_DATE = datetime.date(2024, 7, 26)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+PROBE = "Zq7"
+# A continuation is encoded behind one of these, where the tokenizer would otherwise put a word start before it.
+ANCHORS = ("\n", "x", "0", ".")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template writes around an assistant's reply."""
+
+    opening: str
+    before: str
+    after: str
+    strips: bool
+
+
+RAW_TURN = Turn(opening="", before="", after="", strips=False)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A model's tokenizer and chat template.
+
+    `pad_id` is never one of `eos_ids`: padding must not look like an end. `eos_ids` are all tokens that end a reply, the
+    tokenizer's own, the template's end of turn, and those of generation_config.json. A prompt and its response are
+    always encoded apart, since generation meets them apart: no token ever spans the boundary.
+    """
+
+    hf: Any = field(repr=False)
+    name: str
+    pad_id: int
+    eos_ids: tuple[int, ...]
+    end_id: int
+    turn: Turn
+
+    @property
+    def vocab_size(self) -> int:
+        """Count the tokens, added ones included; the embedding of the model may be larger."""
+        return len(self.hf)
+
+    @property
+    def has_template(self) -> bool:
+        """Say whether the model was trained on conversations."""
+        return bool(self.hf.chat_template)
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the conversation up to where the assistant begins to write.
+
+        Without a chat template the texts stand as they are, joined by an empty line. Raises UserError where the template
+        refuses the conversation.
+        """
+        if self.has_template:
+            return _encode(self.hf, self._rendered(messages) + self.turn.opening)
+        ids = [int(token) for token in self.hf("\n\n".join(turn["content"] for turn in messages)).input_ids]
+        return ids[:-1] if ids[-1:] == [self.end_id] else ids
+
+    def encode_response(self, text: str, *, end: bool = True) -> list[int]:
+        """Return the reply as the template writes an assistant's turn, by default with the token that ends it."""
+        written = self.turn.before + (text.strip() if self.turn.strips else text)
+        if not end:
+            return self._encode_continuation(written)
+        return [*self._encode_continuation(written + self.turn.after), self.end_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of a reply without its control tokens."""
+        kept = [int(token) for token in ids if int(token) not in self._control_ids]
+        if not self._adds_word_start:
+            return str(self.hf.decode(kept))
+        # The decoder takes a space off the start, for the word start that encoding a whole text puts there.
+        anchor = _encode(self.hf, ANCHORS[0])
+        return str(self.hf.decode([*anchor, *kept]))[len(str(self.hf.decode(anchor))) :]
+
+    def control_token_in(self, text: str) -> str | None:
+        """Return a control token that the text spells out, which would end a turn or forge one; None if there is none."""
+        return next((token for token in self._control_tokens if token in text), None)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files that `load_tokenizer` and transformers read."""
+        self.hf.save_pretrained(str(folder))
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        if messages[0]["role"] == "system" and not self._keeps_system:
+            raise UserError(
+                f"{self.name}: its chat template takes no system message; leave out data.instruction and system turns, "
+                "or put their text into the user's turn"
+            )
+        try:
+            return _render(self.hf, messages, prompting=True)
+        except _template_error() as error:
+            raise UserError(f"{self.name}: its chat template refuses this conversation: {error}") from None
+
+    @functools.cached_property
+    def _keeps_system(self) -> bool:
+        """Render a system message: some templates refuse one, others lose it without a word."""
+        probe = [Message(role="system", content=PROBE), Message(role="user", content="a")]
+        try:
+            return PROBE in _render(self.hf, probe, prompting=True)
+        except _template_error():
+            return False
+
+    @functools.cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return frozenset([*self.hf.all_special_ids, *self.eos_ids, self.pad_id])
+
+    @functools.cached_property
+    def _control_tokens(self) -> tuple[str, ...]:
+        return tuple(_control_tokens(self.hf))
+
+    @functools.cached_property
+    def _adds_word_start(self) -> bool:
+        """Say whether encoding puts a word start before a text, as sentencepiece does."""
+        first = self.hf.convert_ids_to_tokens(_encode(self.hf, "x"))[0]
+        return str(first).startswith("▁")
+
+    def _encode_continuation(self, text: str) -> list[int]:
+        if not self._adds_word_start:
+            return _encode(self.hf, text)
+        for anchor in ANCHORS:
+            before, ids = _encode(self.hf, anchor), _encode(self.hf, anchor + text)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return _encode(self.hf, text)
+
+
+def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokenizer:
+    """Load the tokenizer of a model folder, or of a model that transformers has by name.
+
+    Raises UserError where there is none, where it names no end token, or where its template does not go on from a prompt.
+    """
+    name = str(folder)
+    path = Path(folder)
+    if path.is_dir() and not any((path / file).is_file() for file in TOKENIZER_FILES):
+        raise UserError(
+            f"{name}: no tokenizer.json in this model folder; copy the tokenizer of its base model there "
+            "(tokenizer.save_pretrained)"
+        )
+    hf = _load_hf(name, revision)
+    if hf.eos_token_id is None:
+        raise UserError(f"{name}: the tokenizer names no eos_token; write it into tokenizer_config.json")
+    turn, end_token = _probe_turn(hf, name) if hf.chat_template else (RAW_TURN, None)
+    end_id = int(hf.eos_token_id if end_token is None else hf.convert_tokens_to_ids(end_token))
+    eos_ids = tuple(sorted({end_id, int(hf.eos_token_id), *_generation_eos(path, len(hf))}))
+    return Tokenizer(hf=hf, name=name, pad_id=_pad_id(hf, eos_ids), eos_ids=eos_ids, end_id=end_id, turn=turn)
+
+
+def _load_hf(name: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    # The tokenizers library raises bare Exception for a damaged file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{name}: its tokenizer cannot be loaded ({reason}); name a folder that holds tokenizer.json"
+        ) from None
+
+
+def _template_error() -> type[Exception]:
+    from jinja2 import TemplateError
+
+    return TemplateError
+
+
+def _render(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
+    return str(
+        hf.apply_chat_template(
+            list(messages),
+            add_generation_prompt=prompting,
+            tokenize=False,
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            strftime_now=TEMPLATE_DATE.strftime,
+        )
+    )
+
+
+def _encode(hf: Any, text: str) -> list[int]:
+    return [int(token) for token in hf(text, add_special_tokens=False).input_ids]
+
+
+def _probe_turn(hf: Any, name: str) -> tuple[Turn, str | None]:
+    """Find what the template writes around a reply, and the token that ends it (None: none, so it ends with EOS)."""
+    question = [Message(role="user", content="a")]
+    try:
+        prompt = _render(hf, question, prompting=True)
+        full = _render(hf, [*question, Message(role="assistant", content=f"  {PROBE}  ")], prompting=False)
+    except _template_error() as error:
+        raise UserError(f"{name}: its chat template does not render a question and an answer: {error}") from None
+    if not full.startswith(prompt) or PROBE not in full[len(prompt) :]:
+        raise UserError(
+            f"{name}: in its chat template an assistant's turn does not go on from the generation prompt; "
+            "mend chat_template.jinja so that it does"
+        )
+    strips = f"  {PROBE}  " not in full
+    before, after = full[len(prompt) :].split(PROBE if strips else f"  {PROBE}  ", 1)
+    places = [(after.index(token), token) for token in _control_tokens(hf) if token in after]
+    place, end_token = min(places, key=lambda found: (found[0], -len(found[1])), default=(0, None))
+    # A template that ignores add_generation_prompt leaves the assistant's header to us; so does an empty <think> block.
+    # White space stays with the reply: it makes one token with the first word.
+    opening, before = (before, "") if before.strip() else ("", before)
+    return Turn(opening=opening, before=before, after=after[:place], strips=strips), end_token
+
+
+def _control_tokens(hf: Any) -> list[str]:
+    special = {str(token) for token in hf.added_tokens_decoder.values() if token.special}
+    return sorted(special | set(map(str, hf.all_special_tokens)))
+
+
+def _generation_eos(folder: Path, vocab_size: int) -> list[int]:
+    """Return the ends that the model's own generation settings name."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return []
+    try:
+        ends = json.loads(file.read_text("utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError):
+        raise UserError(f"{file}: not a JSON object; mend it or remove it") from None
+    listed = ends if isinstance(ends, list) else [ends]
+    return [end for end in listed if isinstance(end, int) and 0 <= end < vocab_size]
+
+
+def _pad_id(hf: Any, eos_ids: tuple[int, ...]) -> int:
+    """Choose the padding: the tokenizer's own unless it ends a reply, a token named so, an idle one, the lowest id."""
+    if hf.pad_token_id is not None and hf.pad_token_id not in eos_ids:
+        return int(hf.pad_token_id)
+    used = {*eos_ids, hf.bos_token_id}
+    special = sorted((token_id, str(token)) for token_id, token in hf.added_tokens_decoder.items() if token.special)
+    template = str(hf.chat_template or "")
+    idle = [(token_id, token) for token_id, token in special if token_id not in used and token not in template]
+    named = [token_id for token_id, token in idle if "pad" in token.lower()]
+    rest = [token_id for token_id, _ in idle]
+    lowest = (token_id for token_id in range(len(hf)) if token_id not in eos_ids)
+    return int((named or rest or [next(lowest)])[0])
