@@ -45,7 +45,7 @@ class Refusal:
 def read_rows(path: str) -> Iterator[Row | Refusal]:
     """Read a file of any accepted type; a row that is not readable comes back as a refusal.
 
-    The content tells the type (gzip, Parquet, JSON), for CSV the name. Raises UserError where the whole file is unreadable.
+    The content tells the type (gzip, Parquet, JSON), for CSV the name. Raises UserError for a file that has no rows.
     """
     content = _unzipped(path, _content(path))
     if not content.strip():

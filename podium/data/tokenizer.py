@@ -35,13 +35,14 @@ class Turn:
 RAW_TURN = Turn(opening="", before="", after="", strips=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A model's tokenizer and chat template.
 
-    `pad_id` is never one of `eos_ids`: padding must not look like an end. `eos_ids` are all tokens that end a reply, the
-    tokenizer's own, the template's end of turn, and those of generation_config.json. A prompt and its response are
-    always encoded apart, since generation meets them apart: no token ever spans the boundary.
+    `pad_id` is never one of `eos_ids`: padding must not look like an end. `eos_ids` are all tokens that end a reply:
+    the tokenizer's own, the template's end of turn, and those of generation_config.json. `end_id` is the one that
+    `encode_response` writes. A prompt and its response are encoded apart, since generation meets them apart: no token
+    ever spans the boundary.
     """
 
     hf: Any = field(repr=False)
@@ -64,8 +65,8 @@ class Tokenizer:
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the conversation up to where the assistant begins to write.
 
-        Without a chat template the texts stand as they are, joined by an empty line. Raises UserError where the template
-        refuses the conversation.
+        Without a chat template the texts stand as they are, joined by an empty line. Raises UserError where the
+        template refuses the conversation.
         """
         if self.has_template:
             return _encode(self.hf, self._rendered(messages) + self.turn.opening)
@@ -89,7 +90,7 @@ class Tokenizer:
         return str(self.hf.decode([*anchor, *kept]))[len(str(self.hf.decode(anchor))) :]
 
     def control_token_in(self, text: str) -> str | None:
-        """Return a control token that the text spells out, which would end a turn or forge one; None if there is none."""
+        """Return a control token that the text spells out, which would end or forge a turn; None if there is none."""
         return next((token for token in self._control_tokens if token in text), None)
 
     def save(self, folder: str | Path) -> None:
@@ -143,7 +144,7 @@ class Tokenizer:
 def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokenizer:
     """Load the tokenizer of a model folder, or of a model that transformers has by name.
 
-    Raises UserError where there is none, where it names no end token, or where its template does not go on from a prompt.
+    Raises UserError where there is none, where it names no end, or where its template does not go on from a prompt.
     """
     name = str(folder)
     path = Path(folder)
