@@ -56,9 +56,8 @@ class Attention(nnx.Module):
     def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
         def linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Linear:
             rank, scale = (lora.rank(name), lora.scale) if lora else (0, 0.0)
-            return Linear(
-                inputs, outputs, bias=config.attention_bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs
-            )
+            bias = config.output_bias if name == "o_proj" else config.attention_bias
+            return Linear(inputs, outputs, bias=bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs)
 
         width = {"embed": config.embed}
         self.q_proj = linear("q_proj", width, {"heads": config.heads, "head_dim": config.head_dim})

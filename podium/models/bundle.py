@@ -1,0 +1,41 @@
+"""A model as the stages pass it around: parameters, what was trained on top of them, and the tokenizer."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from podium.models.config import TransformerConfig
+from podium.models.lora import LoraSpec
+
+if TYPE_CHECKING:
+    from podium.data.tokenizer import Tokenizer
+
+Tree = Any
+Role = Literal["policy", "reward", "critic"]
+ROLES: tuple[Role, ...] = ("policy", "reward", "critic")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """Weights with everything that is needed to run, save and export them.
+
+    adapter with lora, and head, are None where the model has none. A reward is gain * raw + bias.
+    base and base_digest name the checkpoint that `params` came from; an adapter is only good on top of that one.
+    metadata: JSON-able; "generation_config" holds the content of the source's generation_config.json.
+    """
+
+    config: TransformerConfig
+    params: Tree
+    tokenizer: "Tokenizer"
+    role: Role = "policy"
+    lora: LoraSpec | None = None
+    adapter: Tree | None = None
+    head: Tree | None = None
+    gain: float = 1.0
+    bias: float = 0.0
+    base: str = ""
+    base_digest: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def replace(self, **changes: Any) -> "Model":
+        return dataclasses.replace(self, **changes)

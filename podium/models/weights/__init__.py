@@ -1,0 +1,1 @@
+"""Foreign names and files of weights: `config.json`, safetensors, GGUF."""

@@ -1,0 +1,126 @@
+"""The safetensors files of a folder: which tensor is where, checked before anything is read."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from podium.errors import UserError
+from podium.models.weights.config_json import read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_DTYPES = ("F32", "F16", "BF16")
+_REFETCH = "fetch the file again"
+
+
+class TensorFiles:
+    """Tensors of one checkpoint by name. Opening it reads headers only and checks them against the file sizes."""
+
+    def __init__(self, paths: Iterable[Path], expected: dict[str, str] | None = None):
+        self.paths = sorted(set(paths))
+        self.headers = {path: read_header(path) for path in self.paths}
+        self.where = {name: path for path, header in self.headers.items() for name in header}
+        for name, file in (expected or {}).items():
+            if name not in self.where:
+                raise UserError(f"{self.paths[0].parent / file}: tensor {name} is missing; {_REFETCH}")
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "TensorFiles":
+        """Open model.safetensors, or the shards that model.safetensors.index.json lists."""
+        if (folder / INDEX).is_file():
+            listed = read_json(folder / INDEX).get("weight_map")
+            if not isinstance(listed, dict) or not listed:
+                raise UserError(f"{folder / INDEX}: has no weight_map; {_REFETCH}")
+            return cls((folder / file for file in listed.values()), listed)
+        if (folder / SINGLE).is_file():
+            return cls([folder / SINGLE])
+        legacy = sorted(path.name for pattern in ("*.bin", "*.gguf", "*.pt") for path in folder.glob(pattern))
+        hint = (
+            f"convert {legacy[0]} first, e.g. `podium import-weights`" if legacy else "write the path of a model folder"
+        )
+        raise UserError(f"{folder}: has no {SINGLE} and no {INDEX}; {hint}")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.headers[self.where[name]][name]["shape"])
+
+    def check(self, expected: dict[str, tuple[int, ...]]) -> None:
+        """Raise UserError for the first tensor that is absent, of another shape, or quantized."""
+        for name, shape in expected.items():
+            if name not in self.where:
+                raise UserError(f"{self.paths[0]}: tensor {name} is missing; config.json asks for it, {_REFETCH}")
+            if self.shape(name) != shape:
+                raise UserError(
+                    f"{self.where[name]}: tensor {name} has shape {list(self.shape(name))}, config.json makes it "
+                    f"{list(shape)}; the two files do not belong together"
+                )
+            dtype = self.headers[self.where[name]][name]["dtype"]
+            if dtype not in _DTYPES:
+                raise UserError(f"{self.where[name]}: tensor {name} has dtype {dtype}; use one of {', '.join(_DTYPES)}")
+
+    def read(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
+        """Read a slice of one tensor as float32. Raises UserError when it holds NaN or infinity."""
+        path = self.where[name]
+        # Opened per read and closed after it: mapped pages would count as memory for as long as the file is open.
+        with _open(path) as file:
+            values = np.asarray(file.get_slice(name)[part]).astype(np.float32)
+        # Two reductions without a temporary array; NaN passes through both.
+        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            raise UserError(f"{path}: tensor {name} holds NaN or infinity; use weights from before the run diverged")
+        return values
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); {_REFETCH}") from None
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Read names, dtypes, shapes and offsets; raises UserError for a file that is absent, truncated or corrupt."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, though the index lists it; {_REFETCH}")
+    # The library checks offsets against shapes and against the size of the file.
+    with _open(path), path.open("rb") as raw:
+        (size,) = struct.unpack("<Q", raw.read(8))
+        header: dict[str, dict[str, Any]] = json.loads(raw.read(size))
+    header.pop("__metadata__", None)
+    return header
+
+
+_WHOLE = 2**20  # bytes of a tensor that are hashed whole; of a larger one 16 pieces of a sixteenth of it are
+
+
+def fingerprint(files: TensorFiles, config_path: Path) -> str:
+    """Hash config.json, all headers, and every tensor: whole up to 1 MiB, above that 16 evenly spread 64 KiB pieces.
+
+    It tells weights of another training step apart at a bounded cost per tensor; it is no proof against forgery.
+    """
+    digest = hashlib.sha256(config_path.read_bytes())
+    for path in files.paths:
+        header = files.headers[path]
+        digest.update(json.dumps([path.name, header], sort_keys=True).encode())
+        with path.open("rb") as raw:
+            start = 8 + struct.unpack("<Q", raw.read(8))[0]
+            for name in sorted(header):
+                begin, end = header[name]["data_offsets"]
+                for offset, length in _pieces(end - begin):
+                    raw.seek(start + begin + offset)
+                    digest.update(raw.read(length))
+    return digest.hexdigest()
+
+
+def _pieces(size: int) -> list[tuple[int, int]]:
+    if size <= _WHOLE:
+        return [(0, size)]
+    length = _WHOLE // 16
+    return [((size - length) * piece // 15, length) for piece in range(16)]

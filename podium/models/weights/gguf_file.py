@@ -1,0 +1,160 @@
+"""Read a GGUF file: sizes and options of the network, and its tensors as Hugging Face orders them."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader, ReaderTensor
+from gguf.quants import dequantize
+
+from podium.errors import UserError
+from podium.models.config import RopeScaling, TransformerConfig
+from podium.models.weights.layout import file_shapes
+from podium.models.weights.writing import Tensor
+
+_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+
+class GgufFile:
+    """An opened GGUF file of the Llama family. Raises UserError for a broken file or another architecture."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            reader = GGUFReader(path)
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise UserError(f"{path}: not a readable GGUF file ({error}); fetch the file again") from None
+        self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
+        self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
+        self.architecture = self.fields.get("general.architecture")
+        if self.architecture not in ("llama", "qwen2"):
+            raise UserError(f"{path}: architecture {self.architecture!r} is not supported; use llama or qwen2")
+
+    def _field(self, key: str, default: Any = None) -> Any:
+        value = self.fields.get(f"{self.architecture}.{key}", default)
+        if value is None:
+            raise UserError(f"{self.path}: field {self.architecture}.{key} is missing; fetch the file again")
+        return value
+
+    def config(self) -> TransformerConfig:
+        """Give the network's sizes and options; raises UserError for an option we do not follow."""
+        for key in ("expert_count", "attention.sliding_window", "rope.scaling.attn_factor", "attention.scale"):
+            if self._field(key, 0):
+                raise UserError(f"{self.path}: {self.architecture}.{key} is not supported; use another model")
+        heads, embed = self._field("attention.head_count"), self._field("embedding_length")
+        head_dim = self._field("attention.key_length", embed // heads)
+        if self._field("rope.dimension_count", head_dim) != head_dim:
+            raise UserError(f"{self.path}: rotation of a part of each head is not supported; use another model")
+        if "token_embd.weight" not in self.tensors:
+            raise UserError(f"{self.path}: tensor token_embd.weight is missing; fetch the file again")
+        theta = _shortest(self._field("rope.freq_base", 10000.0))
+        return TransformerConfig(
+            vocab_size=int(self.tensors["token_embd.weight"].shape[1]),
+            embed=embed,
+            layers=self._field("block_count"),
+            heads=heads,
+            kv_heads=self._field("attention.head_count_kv", heads),
+            head_dim=head_dim,
+            mlp=self._field("feed_forward_length"),
+            max_position=self._field("context_length"),
+            rope_theta=theta,
+            norm_eps=_shortest(self._field("attention.layer_norm_rms_epsilon")),
+            tie_embeddings="output.weight" not in self.tensors,
+            attention_bias="blk.0.attn_q.bias" in self.tensors,
+            output_bias="blk.0.attn_output.bias" in self.tensors,
+            mlp_bias="blk.0.ffn_up.bias" in self.tensors,
+            rope_scaling=self._scaling(head_dim, theta),
+            family=self.architecture,
+        )
+
+    def _scaling(self, head_dim: int, theta: float) -> RopeScaling | None:
+        kind = self._field("rope.scaling.type", "none")
+        if "rope_freqs.weight" in self.tensors:
+            return self._llama3(head_dim, theta)
+        if kind == "none":
+            return None
+        if kind not in ("linear", "yarn"):
+            raise UserError(f"{self.path}: rope.scaling.type {kind!r} is not supported; use linear or yarn")
+        original = self._field("rope.scaling.original_context_length", self._field("context_length"))
+        return RopeScaling(kind, float(self._field("rope.scaling.factor")), original_max_position=original)
+
+    def _llama3(self, head_dim: int, theta: float) -> RopeScaling:
+        """Find the options behind a stored table of frequency divisors: the file has the table only."""
+        from podium.models.rope import inverse_frequencies
+
+        table = np.asarray(self.tensors["rope_freqs.weight"].data, np.float32)
+        found = RopeScaling("llama3", float(table.max()), 1.0, 4.0, 8192)
+        plain, _ = inverse_frequencies(head_dim, theta, self._field("context_length"), None)
+        scaled, _ = inverse_frequencies(head_dim, theta, self._field("context_length"), found)
+        if not np.allclose(plain / scaled, table, rtol=1e-4):
+            raise UserError(f"{self.path}: rope_freqs.weight fits no known scaling; import the safetensors release")
+        return found
+
+    def checkpoint(self, config: TransformerConfig) -> list[Tensor]:
+        """List all tensors of the network, dequantized when their turn comes. Raises UserError where they do not fit."""
+        found = []
+        for name, shape in file_shapes(config).items():
+            tensor = self.tensors.get(_gguf_name(name))
+            if tensor is None:
+                raise UserError(f"{self.path}: tensor {_gguf_name(name)} is missing; fetch the file again")
+            if tuple(int(size) for size in reversed(tensor.shape)) != shape:
+                raise UserError(
+                    f"{self.path}: tensor {tensor.name} has shape {list(reversed(tensor.shape.tolist()))}, "
+                    f"expected {list(shape)}; fetch the file again"
+                )
+            heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2], 0)
+            pairs = heads if self.architecture == "llama" else 0
+            found.append(Tensor(name, shape, partial(_values, tensor, pairs, self.path)))
+        leftover = set(self.tensors) - {_gguf_name(name) for name in file_shapes(config)} - {"rope_freqs.weight"}
+        if leftover:
+            raise UserError(f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model")
+        return found
+
+
+def _gguf_name(name: str) -> str:
+    module, _, kind = name.rpartition(".")
+    layer = _LAYER.fullmatch(module)
+    return f"blk.{layer[1]}.{_NAMES[layer[2]]}.{kind}" if layer else f"{_NAMES[module]}.{kind}"
+
+
+def _values(tensor: ReaderTensor, heads: int, path: Path) -> np.ndarray:
+    """Dequantize; with heads, put each head's rows from interleaved pairs (llama.cpp) back to two halves."""
+    try:
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    except NotImplementedError:
+        raise UserError(f"{path}: quantization {tensor.tensor_type.name} is not supported; use Q4_0 to Q8_0") from None
+    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise UserError(f"{path}: tensor {tensor.name} holds NaN or infinity; fetch the file again")
+    if not heads:
+        return values
+    half = values.shape[0] // heads // 2
+    return values.reshape(heads, half, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def _shortest(value: float) -> float:
+    """Give the shortest decimal that is the same float32: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def token_ids(fields: Mapping[str, Any]) -> dict[str, int]:
+    """Give the special token ids under the names of config.json."""
+    keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+    found = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
+    return {name: int(number) for name, number in found.items() if number is not None}

@@ -1,0 +1,123 @@
+"""Where each leaf of the parameter tree lives in a Hugging Face checkpoint, and how its dimensions are ordered there.
+
+Our kernels are [inputs..., outputs...] with heads and head_dim apart; theirs are matrices [outputs, inputs].
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from podium.models.config import TransformerConfig
+from podium.models.transformer import abstract_params
+
+Tree = Any
+Path = tuple[str, ...]
+Slices = tuple[slice, ...]
+
+_MODULES = {"attention": "self_attn", "attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_TOP = {
+    ("embedder", "table"): "model.embed_tokens.weight",
+    ("final_norm", "scale"): "model.norm.weight",
+    ("lm_head", "kernel"): "lm_head.weight",
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of the tree: its path, its shape without the layers, and its dimensions as grouped in the file.
+
+    order: per dimension of the file's tensor, the dimensions of the leaf that it flattens.
+    layers: 0 for a leaf that is not stacked.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    order: tuple[tuple[int, ...], ...]
+    layers: int
+
+    def name(self, layer: int) -> str:
+        if self.path[0] != "blocks":
+            return _TOP[self.path]
+        modules = [_MODULES.get(part, part) for part in self.path[1:-1]]
+        return ".".join(["model.layers", str(layer), *modules, _LEAVES[self.path[-1]]])
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.shape[dim] for dim in group) for group in self.order)
+
+    def file_slices(self, part: Slices) -> Slices:
+        """Translate a slice of the leaf to a slice of the file's tensor; only a group's first dimension may be cut."""
+        found = []
+        for group in self.order:
+            first, *rest = group
+            inner = math.prod(self.shape[dim] for dim in rest)
+            assert all(part[dim].indices(self.shape[dim])[:2] == (0, self.shape[dim]) for dim in rest), self.path
+            start, stop, _ = part[first].indices(self.shape[first])
+            found.append(slice(start * inner, stop * inner))
+        return tuple(found)
+
+    def from_file(self, values: np.ndarray, part: Slices) -> np.ndarray:
+        """Reorder values that `file_slices(part)` cut from the file to the leaf's dimensions."""
+        sizes = [len(range(*cut.indices(size))) for cut, size in zip(part, self.shape, strict=True)]
+        flat = [dim for group in self.order for dim in group]
+        return values.reshape([sizes[dim] for dim in flat]).transpose(np.argsort(flat))
+
+    def to_file(self, values: np.ndarray) -> np.ndarray:
+        """Reorder one layer of the leaf to the file's tensor, contiguous."""
+        flat = [dim for group in self.order for dim in group]
+        return np.ascontiguousarray(values.transpose(flat).reshape(self.file_shape))
+
+
+def num_inputs(path: Path) -> int:
+    """How many leading dimensions of a kernel are contracted with the activations."""
+    return 2 if "o_proj" in path else 1
+
+
+def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
+    dims = tuple(range(ndim))
+    if path[-1] == "kernel":
+        return dims[num_inputs(path) :], dims[: num_inputs(path)]
+    return tuple((dim,) for dim in dims) if path[-1] == "table" else (dims,)
+
+
+def leaves(config: TransformerConfig) -> tuple[Leaf, ...]:
+    """List all leaves of a config's parameter tree."""
+    found = []
+    for path, array in tree_items(abstract_params(config)[0]):
+        stacked = path[0] == "blocks"
+        shape = array.shape[1:] if stacked else array.shape
+        found.append(Leaf(path, shape, _order(path, len(shape)), config.layers if stacked else 0))
+    return tuple(found)
+
+
+def file_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Give name and shape of every tensor that a checkpoint of this config holds."""
+    return {leaf.name(layer): leaf.file_shape for leaf in leaves(config) for layer in range(max(leaf.layers, 1))}
+
+
+def tree_items(tree: Tree) -> Iterator[tuple[Path, Any]]:
+    """Walk a nested dict in a fixed order."""
+    for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield tuple(key.key for key in path), value
+
+
+def tree_get(tree: Tree, path: Path) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def tree_from(items: Sequence[tuple[Path, Any]]) -> Tree:
+    """Build a nested dict from (path, value) pairs."""
+    root: Tree = {}
+    for path, value in items:
+        node = root
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value
+    return root
