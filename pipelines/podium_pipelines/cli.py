@@ -3,27 +3,18 @@
 Nothing here imports kfp or the config when it is registered: `podium --help` must stay fast.
 """
 
-import importlib
 import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from podium.errors import UserError
-
-if TYPE_CHECKING:
-    from podium.config import PodiumConfig
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the whole run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's, such as ppo.max_steps=20."),
-]
+from podium_pipelines import remote_cli
+from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, target_name
 
 
 class Runner(StrEnum):
@@ -33,17 +24,11 @@ class Runner(StrEnum):
     docker = "docker"
 
 
-class Target(StrEnum):
-    """Where a compiled pipeline is to run."""
-
-    kubeflow = "kubeflow"
-    vertex = "vertex"
-
-
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `podium` application."""
     app.command("run")(run)
     app.command("compile")(compile_)
+    remote_cli.register(app)
 
 
 def run(
@@ -73,11 +58,11 @@ def run_here(
     from podium_pipelines.process import Terminated, termination_raises
 
     console = Console(file=sys.stdout)
-    settings = _load(config, overrides)
+    settings = read_config(config, overrides)
     console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)
     console.file.flush()
-    local_run = require_kfp("podium_pipelines.run")
-    summary = require_kfp("podium_pipelines.summary")
+    local_run = require("podium_pipelines.run")
+    summary = require("podium_pipelines.summary")
     try:
         with termination_raises():
             local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
@@ -97,9 +82,9 @@ def compile_(
     output: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
 ) -> None:
     """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
-    settings = _load(config, overrides or ())
-    goal = _target(settings, target)
-    compiler = require_kfp("podium_pipelines.compiler")
+    settings = read_config(config, overrides or ())
+    goal = target_name(settings, target)
+    compiler = require("podium_pipelines.compiler")
     text = compiler.compile_text(settings, goal)
     for path in compiler.local_paths(settings):
         typer.echo(f"Note: {path} is on this machine only; {goal} needs it in a bucket or in the image.", err=True)
@@ -112,42 +97,10 @@ def compile_(
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
 
 
-def _load(config: Path, overrides: Sequence[str]) -> "PodiumConfig":
-    """Read the config and say what was understood under another name."""
-    from podium.config import load_config
-
-    notices: list[str] = []
-    settings = load_config(config, overrides, notices)
-    for notice in notices:
-        typer.echo(f"Note: {notice}", err=True)
-    return settings
-
-
-def _target(settings: "PodiumConfig", target: Target | None) -> str:
-    name = target.value if target else settings.platform.target
-    if name == "local":
-        raise UserError("platform.target is local: podium run needs no file; write --target kubeflow or vertex")
-    return name
-
-
 def default_out(config: Path) -> Path:
     """Return the run folder of a config file: runs/FOLDER-NAME, so that equal names in two folders stay apart."""
     config = config.absolute()
     return Path("runs", f"{config.parent.name}-{config.stem}")
-
-
-def require_kfp(module: str) -> ModuleType:
-    """Import one of our modules that needs kfp.
-
-    Raises:
-        UserError: kfp is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "kfp":
-            raise
-        raise UserError("this command needs Kubeflow Pipelines; write: pip install 'podium[kfp]'") from error
 
 
 def _explain(stage: str, status: int, signal_name: str | None) -> int:

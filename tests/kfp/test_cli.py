@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from podium.errors import UserError
 from podium_pipelines import cli
+from podium_pipelines.arguments import require
 from support.pipeline_runs import Runs
 
 
@@ -71,17 +72,17 @@ def test_an_output_that_cannot_be_written_is_said(app: typer.Typer, runs: Runs, 
 def test_missing_kfp_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['kfp'] = None\n"
-        "from podium_pipelines.cli import require_kfp\n"
+        "from podium_pipelines.arguments import require\n"
         "from podium.errors import UserError\n"
-        "try: require_kfp('podium_pipelines.run')\n"
+        "try: require('podium_pipelines.run')\n"
         "except UserError as error: print(error)"
     )
-    assert in_fresh_python(code) == "this command needs Kubeflow Pipelines; write: pip install 'podium[kfp]'"
+    assert in_fresh_python(code) == "kfp is not installed; write: pip install 'podium[kfp]'"
 
 
 def test_a_module_of_ours_that_is_missing_is_our_fault() -> None:
     with pytest.raises(ModuleNotFoundError):
-        cli.require_kfp("podium_pipelines.nothing")
+        require("podium_pipelines.nothing")
 
 
 def test_the_run_folder_tells_configs_of_one_name_apart() -> None:
