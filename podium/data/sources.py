@@ -43,11 +43,16 @@ class Refusal:
 
 
 def read_rows(path: str) -> Iterator[Row | Refusal]:
-    """Read a file of any accepted type; a row that is not readable comes back as a refusal.
+    """Read a file of any accepted type; a row that is not readable comes back as a refusal."""
+    return parse_rows(path, read_content(path))
+
+
+def parse_rows(path: str, content: bytes) -> Iterator[Row | Refusal]:
+    """Read the rows of a file's content.
 
     The content tells the type (gzip, Parquet, JSON), for CSV the name. Raises UserError for a file that has no rows.
     """
-    content = _unzipped(path, _content(path))
+    content = _unzipped(path, content)
     if not content.strip():
         raise UserError(
             f"{path}: the file is empty; write one JSON object a line, a CSV file with a header, or Parquet"
@@ -64,7 +69,8 @@ def read_rows(path: str) -> Iterator[Row | Refusal]:
     raise UserError(f"{path}: cannot tell the type of this file; name it .jsonl, .json, .csv, .tsv or .parquet")
 
 
-def _content(path: str) -> bytes:
+def read_content(path: str) -> bytes:
+    """Read a file, here or behind a URI. Raises UserError where that is not possible."""
     if "://" in path:
         return _remote_content(path)
     try:
