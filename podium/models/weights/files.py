@@ -69,7 +69,7 @@ class TensorFiles:
         path = self.where[name]
         # Opened per read and closed after it: mapped pages would count as memory for as long as the file is open.
         with _open(path) as file:
-            values = np.asarray(file.get_slice(name)[part]).astype(np.float32)
+            values = np.asarray(file.get_slice(name)[part]).astype(np.float32, copy=False)
         # Two reductions without a temporary array; NaN passes through both.
         if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise UserError(f"{path}: tensor {name} holds NaN or infinity; use weights from before the run diverged")

@@ -12,7 +12,8 @@ from gguf.quants import dequantize
 
 from podium.errors import UserError
 from podium.models.config import RopeScaling, TransformerConfig
-from podium.models.weights.layout import file_shapes
+from podium.models.rope import inverse_frequencies
+from podium.models.weights.layout import file_shapes, leaves
 from podium.models.weights.writing import Tensor
 
 _NAMES = {
@@ -97,8 +98,6 @@ class GgufFile:
 
     def _llama3(self, head_dim: int, theta: float) -> RopeScaling:
         """Find the options behind a stored table of frequency divisors: the file has the table only."""
-        from podium.models.rope import inverse_frequencies
-
         table = np.asarray(self.tensors["rope_freqs.weight"].data, np.float32)
         found = RopeScaling("llama3", float(table.max()), 1.0, 4.0, 8192)
         plain, _ = inverse_frequencies(head_dim, theta, self._field("context_length"), None)
@@ -110,7 +109,8 @@ class GgufFile:
     def checkpoint(self, config: TransformerConfig) -> list[Tensor]:
         """List all tensors of the network, dequantized when their turn comes. Raises UserError where they do not fit."""
         found = []
-        for name, shape in file_shapes(config).items():
+        expected = file_shapes(leaves(config))
+        for name, shape in expected.items():
             tensor = self.tensors.get(_gguf_name(name))
             if tensor is None:
                 raise UserError(f"{self.path}: tensor {_gguf_name(name)} is missing; fetch the file again")
@@ -122,7 +122,7 @@ class GgufFile:
             heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2], 0)
             pairs = heads if self.architecture == "llama" else 0
             found.append(Tensor(name, shape, partial(_values, tensor, pairs, self.path)))
-        leftover = set(self.tensors) - {_gguf_name(name) for name in file_shapes(config)} - {"rope_freqs.weight"}
+        leftover = set(self.tensors) - {_gguf_name(name) for name in expected} - {"rope_freqs.weight"}
         if leftover:
             raise UserError(f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model")
         return found

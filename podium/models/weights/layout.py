@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from podium.models.config import TransformerConfig
+from podium.models.lora import LoraSpec
 from podium.models.transformer import abstract_params
 
 Tree = Any
@@ -19,7 +20,9 @@ Path = tuple[str, ...]
 Slices = tuple[slice, ...]
 
 _MODULES = {"attention": "self_attn", "attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "lora_a": "lora_A.weight", "lora_b": "lora_B.weight"}
+# PEFT wraps the model twice and keeps both wrappers' names.
+PEFT_PREFIX = "base_model.model."
 _TOP = {
     ("embedder", "table"): "model.embed_tokens.weight",
     ("final_norm", "scale"): "model.norm.weight",
@@ -44,7 +47,8 @@ class Leaf:
         if self.path[0] != "blocks":
             return _TOP[self.path]
         modules = [_MODULES.get(part, part) for part in self.path[1:-1]]
-        return ".".join(["model.layers", str(layer), *modules, _LEAVES[self.path[-1]]])
+        prefix = PEFT_PREFIX if self.path[-1].startswith("lora_") else ""
+        return prefix + ".".join(["model.layers", str(layer), *modules, _LEAVES[self.path[-1]]])
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -73,31 +77,37 @@ class Leaf:
         return np.ascontiguousarray(values.transpose(flat).reshape(self.file_shape))
 
 
-def num_inputs(path: Path) -> int:
-    """How many leading dimensions of a kernel are contracted with the activations."""
-    return 2 if "o_proj" in path else 1
-
-
 def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
     dims = tuple(range(ndim))
-    if path[-1] == "kernel":
-        return dims[num_inputs(path) :], dims[: num_inputs(path)]
-    return tuple((dim,) for dim in dims) if path[-1] == "table" else (dims,)
+    if path[-1] == "table":
+        return tuple((dim,) for dim in dims)
+    # How many leading dimensions are contracted with the activations.
+    inputs = {"kernel": 2 if "o_proj" in path else 1, "lora_a": ndim - 1, "lora_b": 1}.get(path[-1])
+    return (dims,) if inputs is None else (dims[inputs:], dims[:inputs])
+
+
+def _leaves(tree: Tree, layers: int) -> tuple[Leaf, ...]:
+    found = []
+    for path, array in tree_items(tree):
+        stacked = path[0] == "blocks"
+        shape = array.shape[1:] if stacked else array.shape
+        found.append(Leaf(path, shape, _order(path, len(shape)), layers if stacked else 0))
+    return tuple(found)
 
 
 def leaves(config: TransformerConfig) -> tuple[Leaf, ...]:
     """List all leaves of a config's parameter tree."""
-    found = []
-    for path, array in tree_items(abstract_params(config)[0]):
-        stacked = path[0] == "blocks"
-        shape = array.shape[1:] if stacked else array.shape
-        found.append(Leaf(path, shape, _order(path, len(shape)), config.layers if stacked else 0))
-    return tuple(found)
+    return _leaves(abstract_params(config)[0], config.layers)
 
 
-def file_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """Give name and shape of every tensor that a checkpoint of this config holds."""
-    return {leaf.name(layer): leaf.file_shape for leaf in leaves(config) for layer in range(max(leaf.layers, 1))}
+def adapter_leaves(config: TransformerConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
+    """List all leaves of an adapter tree; in files they have PEFT's names and order."""
+    return _leaves(abstract_params(config, lora)[1], config.layers)
+
+
+def file_shapes(leaves: Sequence[Leaf]) -> dict[str, tuple[int, ...]]:
+    """Give name and shape of every tensor that a file of these leaves holds."""
+    return {leaf.name(layer): leaf.file_shape for leaf in leaves for layer in range(max(leaf.layers, 1))}
 
 
 def tree_items(tree: Tree) -> Iterator[tuple[Path, Any]]:

@@ -12,9 +12,8 @@ import ml_dtypes
 import numpy as np
 
 from podium.errors import UserError
-from podium.models.config import TransformerConfig
 from podium.models.weights.files import INDEX, SINGLE
-from podium.models.weights.layout import Leaf, Tree, leaves, tree_get
+from podium.models.weights.layout import Leaf, Tree, tree_get
 
 DTYPES: Mapping[str, tuple[str, np.dtype]] = {
     "float32": ("F32", np.dtype(np.float32)),
@@ -32,17 +31,17 @@ class Tensor:
     read: Callable[[], np.ndarray]
 
 
-def params_tensors(config: TransformerConfig, params: Tree) -> list[Tensor]:
-    """List a parameter tree's tensors under their names in a checkpoint."""
+def tree_tensors(tree: Tree, leaves: Sequence[Leaf]) -> list[Tensor]:
+    """List a tree's tensors under their names in a file."""
     return [
-        Tensor(leaf.name(layer), leaf.file_shape, partial(_read_leaf, params, leaf, layer))
-        for leaf in leaves(config)
+        Tensor(leaf.name(layer), leaf.file_shape, partial(_read_leaf, tree, leaf, layer))
+        for leaf in leaves
         for layer in range(max(leaf.layers, 1))
     ]
 
 
-def _read_leaf(params: Tree, leaf: Leaf, layer: int) -> np.ndarray:
-    array = tree_get(params, leaf.path)
+def _read_leaf(tree: Tree, leaf: Leaf, layer: int) -> np.ndarray:
+    array = tree_get(tree, leaf.path)
     return leaf.to_file(np.asarray(array[layer] if leaf.layers else array))
 
 
@@ -62,7 +61,8 @@ def write_safetensors(path: Path, tensors: Sequence[Tensor], dtype: str = "float
         for tensor in tensors:
             values = tensor.read()
             assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
-            file.write(np.ascontiguousarray(values.astype(kind, copy=False)).data.cast("B"))
+            # Viewed as bytes, because bfloat16 is no type that Python's buffers know.
+            file.write(np.ascontiguousarray(values.astype(kind, copy=False)).reshape(-1).view(np.uint8).data)
 
 
 def write_checkpoint(

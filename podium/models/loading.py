@@ -1,0 +1,173 @@
+"""Load a model from a Hugging Face folder or a Podium Model folder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from podium.errors import UserError
+from podium.models.bundle import ROLES, Model, Role, Tree
+from podium.models.config import TransformerConfig
+from podium.models.hub import find_folder
+from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, parse_adapter_config
+from podium.models.weights.config_json import parse_config, read_json
+from podium.models.weights.files import TensorFiles, fingerprint
+from podium.models.weights.reading import SCORE, read_adapter, read_params
+
+MANIFEST = "podium_model.json"
+HEAD_WEIGHTS = "head.safetensors"
+FORMAT = 1  # of podium_model.json
+_COMPUTE_DTYPES = ("float32", "bfloat16")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    role: Role = "policy",
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+    revision: str | None = None,
+    base: str | Path | None = None,
+    shared: Model | None = None,
+) -> Model:
+    """Load a model with its tokenizer. Parameters are float32; `dtype` is what it computes in.
+
+    name_or_path: a folder, or a name on the Hugging Face Hub (`revision` of it). A mesh spreads the parameters over
+    its devices. For an adapter's folder, `base` says where its base model is now, if not where it was; and when
+    `shared` has the same base, its parameters are used instead of a second copy.
+    Raises UserError for whatever is wrong with the files.
+    """
+    if dtype not in _COMPUTE_DTYPES:
+        raise UserError(f"model.dtype: {dtype!r} is not supported; write one of {', '.join(_COMPUTE_DTYPES)}")
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is none of {ROLES}")
+    folder = find_folder(str(name_or_path), revision)
+    if not (folder / MANIFEST).is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise UserError(f"{folder}: holds a bare adapter; merge it into its base model and write that folder")
+        return _load_base(folder, str(name_or_path), role, dtype, mesh)
+    manifest = read_json(folder / MANIFEST)
+    _check_manifest(manifest, folder, role)
+    if manifest.get("lora") is None:
+        model = _load_base(folder, str(folder), role, dtype, mesh)
+    else:
+        model = _load_adapted(folder, manifest, role, dtype, mesh, base=base, shared=shared)
+    if (folder / HEAD_WEIGHTS).is_file():
+        model = model.replace(head=_read_head(folder, model.config))
+    return model.replace(gain=manifest["gain"], bias=manifest["bias"], metadata=manifest["metadata"])
+
+
+def _check_manifest(manifest: dict[str, Any], folder: Path, role: Role) -> None:
+    absent = {"format", "role", "gain", "bias", "lora", "base", "base_digest", "metadata"} - set(manifest)
+    if absent or manifest["format"] != FORMAT:
+        raise UserError(
+            f"{folder / MANIFEST}: {'lacks ' + min(absent) if absent else 'has another format'}; "
+            "write the folder again with this version"
+        )
+    if role == "policy" and manifest["role"] != "policy":
+        raise UserError(f"{folder}: holds a {manifest['role']} model; write the folder of a language model")
+
+
+class _Checkpoint(NamedTuple):
+    """A base checkpoint with everything but its values read and checked."""
+
+    folder: Path
+    raw: dict[str, Any]
+    files: TensorFiles
+    config: TransformerConfig
+    digest: str
+
+
+def _open_checkpoint(folder: Path, role: Role, dtype: str) -> _Checkpoint:
+    raw = read_json(folder / "config.json")
+    files = TensorFiles.of_folder(folder)
+    config = parse_config(raw, str(folder / "config.json"), dtype=dtype)
+    if SCORE in files.where:
+        if role == "policy":
+            raise UserError(f"{folder}: holds a sequence classifier; write the folder of a language model")
+        # A classifier has no output head of its own, tied or not.
+        config = config.replace(tie_embeddings=True)
+    return _Checkpoint(folder, raw, files, config, fingerprint(files, folder / "config.json"))
+
+
+def _load_base(
+    folder: Path, name: str, role: Role, dtype: str, mesh: Mesh | None, *, adapter: tuple[Path, str] | None = None
+) -> Model:
+    """Load a checkpoint; adapter: the folder of what is to go on top of it, and the digest that one names."""
+    checkpoint = _open_checkpoint(folder, role, dtype)
+    if adapter is not None and checkpoint.digest != adapter[1]:
+        raise UserError(
+            f"{folder}: is not the model that the adapter in {adapter[0]} was trained on (its content changed); "
+            "put that model back, or train again"
+        )
+    # The tokenizer first: it is read in a moment, and what is wrong with it is then said in a moment.
+    tokenizer = _load_tokenizer(folder, checkpoint.config)
+    head = None
+    if SCORE in checkpoint.files.where:
+        checkpoint.files.check({SCORE: (1, checkpoint.config.embed)})
+        kernel = checkpoint.files.read(SCORE, (slice(0, 1), slice(0, checkpoint.config.embed)))[0]
+        head = {"kernel": jnp.asarray(kernel), "bias": jnp.zeros((), jnp.float32)}
+    generation = folder / "generation_config.json"
+    return Model(
+        config=checkpoint.config,
+        params=read_params(checkpoint.files, checkpoint.config, mesh),
+        tokenizer=tokenizer,
+        role=role,
+        head=head,
+        bias=float(checkpoint.raw.get("reward_bias", 0.0)),
+        base=str(folder.absolute()) if Path(name).exists() else name,
+        base_digest=checkpoint.digest,
+        metadata={"generation_config": read_json(generation) if generation.is_file() else {}},
+    )
+
+
+def _load_adapted(
+    folder: Path,
+    manifest: dict[str, Any],
+    role: Role,
+    dtype: str,
+    mesh: Mesh | None,
+    *,
+    base: str | Path | None,
+    shared: Model | None,
+) -> Model:
+    lora = parse_adapter_config(read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_CONFIG)
+    name = str(base or manifest["base"])
+    if shared is not None and shared.base_digest == manifest["base_digest"]:
+        config = shared.config.replace(dtype=dtype)
+        model = shared.replace(config=config, role=role, head=None, tokenizer=_load_tokenizer(folder, config))
+    else:
+        on_top = (folder, manifest["base_digest"])
+        model = _load_base(_find_base(name, folder), name, role, dtype, mesh, adapter=on_top)
+    files = TensorFiles([folder / ADAPTER_WEIGHTS])
+    return model.replace(lora=lora, adapter=read_adapter(files, model.config, lora, mesh))
+
+
+def _find_base(name: str, folder: Path) -> Path:
+    try:
+        return find_folder(name, None)
+    except UserError as error:
+        raise UserError(f"{folder}: its base model is not there: {error}") from None
+
+
+def _read_head(folder: Path, config: TransformerConfig) -> Tree:
+    files = TensorFiles([folder / HEAD_WEIGHTS])
+    files.check({"kernel": (config.embed,), "bias": (1,)})
+    kernel, bias = files.read("kernel", (slice(0, config.embed),)), files.read("bias", (slice(0, 1),))
+    return {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias[0])}
+
+
+def _load_tokenizer(folder: Path, config: TransformerConfig) -> Any:
+    from podium.data.tokenizer import load_tokenizer
+
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(f"{folder}: has no tokenizer; put the model's tokenizer.json beside its weights")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {config.vocab_size} rows; "
+            "use the tokenizer that the model was trained with"
+        )
+    return tokenizer

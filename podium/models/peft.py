@@ -1,0 +1,50 @@
+"""Adapters in the file format of the PEFT library: adapter_config.json and adapter_model.safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from podium.errors import UserError
+from podium.models.lora import LoraSpec
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+# Options of PEFT under which an adapter computes something else than (alpha / r) B A x.
+_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_to_transform")
+
+
+def adapter_config(lora: LoraSpec, base: str, *, head: bool) -> dict[str, Any]:
+    """Give the content of adapter_config.json; with a head the adapter is a sequence classifier's."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.r,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(lora.target_modules),
+        "modules_to_save": ["score"] if head else None,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def parse_adapter_config(raw: Mapping[str, Any], source: Path) -> LoraSpec:
+    """Read an adapter's options; raises UserError for one that our adapters do not follow."""
+    if raw.get("peft_type") != "LORA":
+        raise UserError(f"{source}: peft_type {raw.get('peft_type')!r} is not supported; use a LORA adapter")
+    for key in _MUST_BE_OFF:
+        if raw.get(key):
+            raise UserError(f"{source}: {key}={raw[key]!r} is not supported; use an adapter trained without it")
+    if raw.get("bias", "none") != "none":
+        raise UserError(f"{source}: bias={raw['bias']!r} is not supported; use an adapter with bias none")
+    targets = raw.get("target_modules")
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if not isinstance(targets, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
+        raise UserError(f"{source}: needs r, lora_alpha and a list target_modules; write all three")
+    return LoraSpec(rank, alpha, tuple(targets))
