@@ -1,7 +1,7 @@
 """The configuration of every phase: YAML in, one frozen model out, JSON Schema beside it."""
 
 from podium.config.data import DataConfig, Source
-from podium.config.load import load_config, load_config_text
+from podium.config.load import load_config, load_config_data, load_config_text
 from podium.config.model import LoraConfig, ModelConfig
 from podium.config.platform import STAGES, KubeflowConfig, MeshConfig, PlatformConfig, Resources, VertexConfig
 from podium.config.ppo import CriticConfig, PpoConfig
@@ -29,6 +29,7 @@ __all__ = [
     "VertexConfig",
     "json_schema",
     "load_config",
+    "load_config_data",
     "load_config_text",
     "stage_config",
 ]

@@ -1,25 +1,166 @@
-"""Read a configuration file."""
+"""Read a configuration: file, then overrides, then other tools' names, then paths, then the strict models."""
 
-from collections.abc import Sequence
+import copy
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from podium.config.aliases import convert, rename, renamed
+from podium.config.document import Document, Keys, Place, describe, dotted, parse, parse_value
+from podium.config.explain import explain
+from podium.config.managed import apply_managed, is_managed
 from podium.config.root import PodiumConfig
 from podium.errors import UserError
 
+_FILE_LISTS = {"preferences", "prompts", "eval_preferences", "eval_prompts"}
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), notices: list[str] | None = None) -> PodiumConfig:
-    """Read, check and complete a YAML or JSON file."""
-    return load_config_text(Path(path).read_text("utf-8"), source=str(path), overrides=overrides, notices=notices)
+
+def load_config(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), notices: list[str] | None = None
+) -> PodiumConfig:
+    """Read a YAML or JSON file, apply KEY=VALUE overrides, and check everything.
+
+    Relative paths in the file start from the file's folder, those in overrides from the current one; the result holds
+    absolute paths. Every name that was read as another one is added to `notices`.
+
+    Raises:
+        UserError: Whatever is wrong, a line for each mistake with file, line, key and what to write instead.
+    """
+    file = Path(path)
+    return load_config_text(
+        _read(file), source=str(path), folder=file.absolute().parent, overrides=overrides, notices=notices
+    )
 
 
 def load_config_text(
-    text: str, *, source: str = "configuration", overrides: Sequence[str] = (), notices: list[str] | None = None
+    text: str,
+    *,
+    source: str = "configuration",
+    folder: Path | None = None,
+    overrides: Sequence[str] = (),
+    notices: list[str] | None = None,
 ) -> PodiumConfig:
-    """Check and complete a configuration given as YAML or JSON text."""
+    """Check a configuration given as YAML or JSON text; `source` is what errors call it. Otherwise like load_config."""
+    document = parse(text, source, folder or Path.cwd())
+    return _finish(document, overrides, notices)
+
+
+def load_config_data(data: Mapping[str, Any], *, source: str, notices: list[str] | None = None) -> PodiumConfig:
+    """Check a configuration that is already a mapping, such as a pipeline parameter."""
+    return _finish(Document(copy.deepcopy(dict(data)), Place(source, Path.cwd())), (), notices)
+
+
+def _finish(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
+    said = rename(document)
+    for override in overrides:
+        said += _override(document, override)
+    if is_managed(document.data):
+        said += apply_managed(document)
+    said += _imply(document)
+    _resolve_paths(document)
+    if notices is not None:
+        notices.extend(said)
     try:
-        return PodiumConfig.model_validate(yaml.safe_load(text))
+        return PodiumConfig.model_validate(document.data)
     except ValidationError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(explain(error, document)) from error
+
+
+def _read(file: Path) -> str:
+    """Return the text of a file, or say why there is none."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file; name the YAML file of the run") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{file}: is a folder; name the YAML file in it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _override(document: Document, text: str) -> list[str]:
+    """Put the value of one KEY=VALUE into the document; return the notices."""
+    where = f"override {text!r}" if len(text) <= 80 else f"override {text[:77] + '...'!r}"
+    name, equals, raw = text.partition("=")
+    keys = tuple(name.strip().split("."))
+    if not equals or not all(keys):
+        raise UserError(f"{where}: write KEY=VALUE, such as ppo.kl_coef=0.05")
+    value, _ = parse_value(raw, where)
+    new = renamed(keys)
+    path = _put(document.data, new, convert(keys[-1], value), where)
+    document.forget(path)
+    document.places[path] = Place(where, Path.cwd())
+    return ([] if new == keys else [f"{where}: {dotted(keys)} is read as {dotted(new)}"]) + rename(document)
+
+
+def _put(data: dict[str, Any], keys: Keys, value: Any, where: str) -> Keys:
+    """Set a value deep in the data, making sections on the way; return the path with list indices as numbers."""
+    node: Any = data
+    path: Keys = ()
+    for position, name in enumerate(keys, 1):
+        key = _key_in(node, name, path, where)
+        path = (*path, key)
+        if position == len(keys):
+            node[key] = value
+        elif isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+    return path
+
+
+def _key_in(node: Any, name: str | int, path: Keys, where: str) -> str | int:
+    """Return `name` as a key of a mapping or an index of a list."""
+    if isinstance(node, dict):
+        return name
+    if not isinstance(node, list):
+        raise UserError(f"{where}: {dotted(path)} is {describe(node)} and has no {name!r} in it")
+    if not str(name).isdecimal() or int(name) >= len(node):
+        raise UserError(f"{where}: {dotted(path)} is a list of {len(node)}; write an index from 0 in place of {name!r}")
+    return int(name)
+
+
+def _imply(document: Document) -> list[str]:
+    """Read a penalty alone as TRL does: there it is always subtracted."""
+    ppo = document.data.get("ppo")
+    if isinstance(ppo, dict) and ppo.get("missing_eos_penalty") is not None and "missing_eos" not in ppo:
+        ppo["missing_eos"] = "subtract"
+        where = document.place(("ppo", "missing_eos_penalty")).where
+        return [f"{where}: ppo.missing_eos_penalty without ppo.missing_eos is read as missing_eos: subtract"]
+    return []
+
+
+def _resolve_paths(document: Document) -> None:
+    """Make local paths absolute, each from the folder of whatever named it."""
+    data = document.data.get("data")
+    if isinstance(data, dict):
+        for name in data.keys() & _FILE_LISTS:
+            data[name] = _absolute_sources(document, ("data", name), data[name])
+    model = document.data.get("model")
+    if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
+        name = model["name_or_path"]
+        resolved = absolute(name, document.place(("model", "name_or_path")).folder)
+        if name.startswith((".", "/", "~")) or (name and "://" not in name and Path(resolved).exists()):
+            model["name_or_path"] = resolved
+
+
+def _absolute_sources(document: Document, keys: Keys, value: Any) -> Any:
+    """Return a path, a mapping with a path, or a list of them, with the paths absolute."""
+    if isinstance(value, str):
+        return absolute(value, document.place(keys).folder)
+    if isinstance(value, list):
+        return [_absolute_sources(document, (*keys, index), item) for index, item in enumerate(value)]
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return {**value, "path": absolute(value["path"], document.place((*keys, "path")).folder)}
+    return value
+
+
+def absolute(path: str, folder: Path) -> str:
+    """Return a local path as absolute, seen from `folder`; a URI, or nothing, stays as it is."""
+    if "://" in path or not path:
+        return path
+    return os.path.normpath(folder / Path(path).expanduser())

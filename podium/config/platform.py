@@ -1,14 +1,22 @@
 """Where stages run: mesh, image, resources, and the settings of the two cloud targets."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import Int, Positive, Section, fail
 
 STAGES = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
 Stage = Literal["prepare", "reward", "sample", "ppo", "evaluate", "export"]
+
+
+def _as_text(value: Any) -> Any:
+    """Accept 4 where "4" is due: a quantity without a unit needs no quotes."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?(m|[kKMGTPE]i?)?$")]
 AxisSize = Annotated[Int, Field(ge=-1)]
 
 
@@ -34,8 +42,8 @@ class MeshConfig(Section):
 class Resources(Section):
     """What one stage asks of its host or hosts."""
 
-    cpu: str | None = Field(None, description='Processors per host, as Kubernetes writes them: "4" or "500m".')
-    memory: str | None = Field(None, description='Memory per host, as Kubernetes writes it: "16Gi".')
+    cpu: Quantity | None = Field(None, description='Processors per host, as Kubernetes writes them: "4" or "500m".')
+    memory: Quantity | None = Field(None, description='Memory per host, as Kubernetes writes it: "16Gi".')
     accelerator: str | None = Field(None, description="Accelerator type, such as nvidia-l4 or v5p.")
     count: Positive | None = Field(None, description="Accelerator chips per host.")
     topology: str | None = Field(None, description="TPU slice shape, such as 4x4x8 (chips along each side).")

@@ -73,12 +73,19 @@ class PpoConfig(Section):
                 f"{self.per_device_batch_size} prompts cannot be shared by num_mini_batches x "
                 f"gradient_accumulation_steps = {parts}; write a multiple of {parts}",
             )
-        if "kl_horizon" in self.model_fields_set and self.kl_target is None and self.kl_horizon != 10_000:
+        if self.kl_target is None and self.kl_horizon != _default("kl_horizon"):
             fail("kl_horizon", "has no effect while kl_target is null; set kl_target, or leave kl_horizon out")
         if self.kl_target is not None and self.kl_coef == 0:
             fail("kl_coef", "0 can never adapt to kl_target; write a positive start such as 0.05")
         if self.kl_stop is not None and self.kl_target is not None and self.kl_stop <= self.kl_target:
             fail("kl_stop", f"{self.kl_stop} would stop the run at or below kl_target {self.kl_target}; raise it")
+        if self.missing_eos is None and self.missing_eos_penalty != _default("missing_eos_penalty"):
+            fail("missing_eos_penalty", "has no effect while missing_eos is null; write subtract or replace there")
         if self.critic.kind == "shared" and self.critic.learning_rate is not None:
             fail("critic.learning_rate", "a shared critic trains with the policy; leave it out or use kind: separate")
         return self
+
+
+def _default(name: str) -> object:
+    """Return a field's default: a value that differs was written by somebody."""
+    return PpoConfig.model_fields[name].default

@@ -16,7 +16,7 @@ _SECTIONS = {
     "reward": ("model", "data", "reward"),
     "sample": ("model", "data", "sample"),
     "ppo": ("model", "data", "ppo"),
-    "evaluate": ("model", "data", "sample", "evaluation"),
+    "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
     "export": ("model", "export"),
 }
 _FILES = {"preferences", "prompts", "eval_preferences", "eval_prompts"}
@@ -38,6 +38,7 @@ class PodiumConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        # The export stage is handed no ppo section: there the policy itself says whether it is an adapter.
         if self.export.format == "adapter" and self.ppo.lora is None and "ppo" in self.model_fields_set:
             fail("export.format", "adapter needs ppo.lora, which is null; write merged, or set ppo.lora")
         return self
