@@ -65,9 +65,7 @@ class Attention(nnx.Module):
         self.v_proj = linear("v_proj", width, {"kv_heads": config.kv_heads, "head_dim": config.head_dim})
         self.o_proj = linear("o_proj", {"heads": config.heads, "head_dim": config.head_dim}, width)
 
-    def __call__(
-        self, x: jax.Array, context: Context, cache: KeyValues | None
-    ) -> tuple[jax.Array, KeyValues]:
+    def __call__(self, x: jax.Array, context: Context, cache: KeyValues | None) -> tuple[jax.Array, KeyValues]:
         query = rotate(self.q_proj(x), context.cos, context.sin)
         own = KeyValues(
             jnp.swapaxes(rotate(self.k_proj(x), context.cos, context.sin), 1, 2),

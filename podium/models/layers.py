@@ -78,9 +78,7 @@ class MLP(nnx.Module):
     def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
         def linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Linear:
             rank, scale = (lora.rank(name), lora.scale) if lora else (0, 0.0)
-            return Linear(
-                inputs, outputs, bias=config.mlp_bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs
-            )
+            return Linear(inputs, outputs, bias=config.mlp_bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs)
 
         self.gate_proj = linear("gate_proj", {"embed": config.embed}, {"mlp": config.mlp})
         self.up_proj = linear("up_proj", {"embed": config.embed}, {"mlp": config.mlp})

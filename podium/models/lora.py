@@ -59,4 +59,6 @@ def merge_adapter(params: Tree, adapter: Tree, lora: LoraSpec) -> Tree:
         kernel, a, b = params["kernel"], adapter["lora_a"], adapter["lora_b"]
         product = jax.vmap(lambda left, right: jax.numpy.tensordot(left, right, axes=1))(a, b)
         return {**params, "kernel": (kernel + lora.scale * product).astype(kernel.dtype)}
-    return {name: merge_adapter(value, adapter[name], lora) if name in adapter else value for name, value in params.items()}
+    return {
+        name: merge_adapter(value, adapter[name], lora) if name in adapter else value for name, value in params.items()
+    }

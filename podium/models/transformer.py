@@ -6,6 +6,7 @@ a decode loop on a CPU runs faster (no slice of the weights is copied per token)
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,7 @@ def parameter_axes(config: TransformerConfig, lora: LoraSpec | None = None) -> t
     def axes_of(state: nnx.State, stacked: bool) -> Tree:
         lead: Axes = ("layers",) if stacked else ()
         named = jax.tree.map(
-            lambda leaf: (*lead, *leaf.get_metadata()["axes"]), state, is_leaf=lambda x: isinstance(x, nnx.Variable)
+            lambda leaf: lead + tuple(leaf.get_metadata()["axes"]), state, is_leaf=lambda x: isinstance(x, nnx.Variable)
         )
         return nnx.to_pure_dict(named)
 
@@ -131,7 +132,7 @@ def abstract_params(config: TransformerConfig, lora: LoraSpec | None = None) -> 
 
 def unstack(tree: Tree, layers: int) -> tuple[Tree, ...]:
     """Turn a stacked tree into a tuple of single-layer trees."""
-    return tuple(jax.tree.map(lambda leaf: leaf[index], tree) for index in range(layers))
+    return tuple(jax.tree.map(operator.itemgetter(index), tree) for index in range(layers))
 
 
 def positions_from_mask(mask: jax.Array) -> jax.Array:
@@ -233,8 +234,7 @@ def prefill(
     """Run the prompt and open a cache of `slots` positions; returns hidden states and the cache."""
     hidden, caches = _hidden(config, params, adapter, lora, ids, _causal_context(config, mask), None, keep=True)
     free = slots - ids.shape[1]
-    pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)])
-    return hidden, jax.tree.map(pad, caches)
+    return hidden, jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)]), caches)
 
 
 def decode_step(

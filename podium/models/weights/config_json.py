@@ -20,20 +20,71 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _OPTIONS = (
-    "num_key_value_heads head_dim max_position_embeddings rms_norm_eps tie_word_embeddings attention_bias mlp_bias "
-    "rope_theta rope_scaling rope_parameters original_max_position_embeddings partial_rotary_factor "
-    "hidden_act pretraining_tp sliding_window use_sliding_window layer_types"
-).split()
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "hidden_act",
+    "pretraining_tp",
+    "sliding_window",
+    "use_sliding_window",
+    "layer_types",
+    "reward_bias",
+)
 # Keys that change neither the network nor its weights. Dropout is off everywhere by design.
 _INERT = (
-    "model_type architectures torch_dtype dtype transformers_version use_cache initializer_range attention_dropout "
-    "bos_token_id eos_token_id pad_token_id max_window_layers is_llama_config rope_interleaved transformers.js_config "
-    "id2label label2id num_labels problem_type finetuning_task task_specific_params return_dict output_attentions "
-    "output_hidden_states unsloth_version chunk_size_feed_forward tokenizer_class prefix "
+    "model_type",
+    "architectures",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "use_cache",
+    "initializer_range",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_window_layers",
+    "is_llama_config",
+    "rope_interleaved",
+    "transformers.js_config",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "finetuning_task",
+    "task_specific_params",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "unsloth_version",
+    "chunk_size_feed_forward",
+    "tokenizer_class",
+    "prefix",
     # Older releases of transformers dumped their generation defaults into config.json.
-    "max_length min_length temperature top_k top_p typical_p num_beams num_beam_groups num_return_sequences "
-    "repetition_penalty length_penalty diversity_penalty encoder_no_repeat_ngram_size no_repeat_ngram_size"
-).split()
+    "max_length",
+    "min_length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "num_beams",
+    "num_beam_groups",
+    "num_return_sequences",
+    "repetition_penalty",
+    "length_penalty",
+    "diversity_penalty",
+    "encoder_no_repeat_ngram_size",
+    "no_repeat_ngram_size",
+)
 _KNOWN = frozenset((*_SIZES, *_OPTIONS, *_INERT))
 
 _ROPE_FIELDS: Mapping[str, frozenset[str]] = {
@@ -119,8 +170,9 @@ def _refuse_unsupported(raw: Mapping[str, Any], family: str, source: str) -> Non
         refuse("hidden_act", "use a model with silu")
     if raw.get("pretraining_tp", 1) not in (None, 1):
         refuse("pretraining_tp", "write 1: it only changes the order of sums")
-    if family == "llama" and raw.get("sliding_window") or family == "qwen2" and raw.get("use_sliding_window"):
-        refuse("sliding_window" if family == "llama" else "use_sliding_window", "use a model with full attention")
+    switch = {"llama": "sliding_window", "qwen2": "use_sliding_window"}.get(family)
+    if switch and raw.get(switch):
+        refuse(switch, "use a model with full attention")
     window = raw.get("sliding_window", _DEFAULTS[family]["sliding_window"])
     positions = raw.get("max_position_embeddings", _DEFAULTS[family]["max_position_embeddings"])
     if family == "mistral" and window is not None and window < positions:
@@ -151,7 +203,7 @@ def _rope(raw: Mapping[str, Any], max_position: int, source: str) -> tuple[float
     given = {key: value for key, value in given.items() if value is not None}
     unknown = sorted(set(given) - _ROPE_FIELDS[kind])
     if unknown:
-        raise UserError(f"{source}: rope option {unknown[0]}={given[unknown[0]]!r} has no meaning for {kind}; remove it")
+        raise UserError(f"{source}: rope option {unknown[0]}={given[unknown[0]]!r} is none of {kind}; remove it")
     required = {"factor"} | ({"low_freq_factor", "high_freq_factor"} if kind == "llama3" else set())
     absent = sorted(required - set(given))
     if absent:

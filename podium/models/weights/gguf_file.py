@@ -44,7 +44,7 @@ class GgufFile:
             raise UserError(f"{path}: not a readable GGUF file ({error}); fetch the file again") from None
         self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
-        self.architecture = self.fields.get("general.architecture")
+        self.architecture = str(self.fields.get("general.architecture"))
         if self.architecture not in ("llama", "qwen2"):
             raise UserError(f"{path}: architecture {self.architecture!r} is not supported; use llama or qwen2")
 
@@ -107,7 +107,10 @@ class GgufFile:
         return found
 
     def checkpoint(self, config: TransformerConfig) -> list[Tensor]:
-        """List all tensors of the network, dequantized when their turn comes. Raises UserError where they do not fit."""
+        """List all tensors of the network, dequantized when their turn comes.
+
+        Raises UserError where they do not fit.
+        """
         found = []
         expected = file_shapes(leaves(config))
         for name, shape in expected.items():
@@ -124,7 +127,9 @@ class GgufFile:
             found.append(Tensor(name, shape, partial(_values, tensor, pairs, self.path)))
         leftover = set(self.tensors) - {_gguf_name(name) for name in expected} - {"rope_freqs.weight"}
         if leftover:
-            raise UserError(f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model")
+            raise UserError(
+                f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model"
+            )
         return found
 
 

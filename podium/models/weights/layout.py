@@ -23,7 +23,7 @@ _MODULES = {"attention": "self_attn", "attention_norm": "input_layernorm", "mlp_
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "lora_a": "lora_A.weight", "lora_b": "lora_B.weight"}
 # PEFT wraps the model twice and keeps both wrappers' names.
 PEFT_PREFIX = "base_model.model."
-_TOP = {
+_TOP: dict[Path, str] = {
     ("embedder", "table"): "model.embed_tokens.weight",
     ("final_norm", "scale"): "model.norm.weight",
     ("lm_head", "kernel"): "lm_head.weight",

@@ -52,11 +52,12 @@ def _read_tree(files: TensorFiles, leaves: Sequence[Leaf], shardings: Tree | Non
     return tree_from(found)
 
 
-def _reader(files: TensorFiles, leaf: Leaf) -> Callable[[Slices], np.ndarray]:
+def _reader(files: TensorFiles, leaf: Leaf) -> Callable[[Slices | None], np.ndarray]:
     def one(layer: int, part: Slices) -> np.ndarray:
         return leaf.from_file(files.read(leaf.name(layer), leaf.file_slices(part)), part)
 
-    def read(part: Slices) -> np.ndarray:
+    def read(part: Slices | None) -> np.ndarray:
+        assert part is not None  # JAX's type allows it for arrays without dimensions
         if not leaf.layers:
             return np.ascontiguousarray(one(0, part))
         numbers = range(*part[0].indices(leaf.layers))
