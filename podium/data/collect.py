@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from pydantic import BaseModel
+
 from podium.config.data import DataConfig, Source
 from podium.data.fields import Refused
 from podium.data.records import Message, PreferenceRecord, PromptRecord, normalised_prompt
@@ -15,7 +17,8 @@ from podium.data.sources import Refusal, Row, parse_rows, read_content
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 
-Record = TypeVar("Record", PreferenceRecord, PromptRecord)
+Record = TypeVar("Record", bound=PreferenceRecord | PromptRecord)
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,17 @@ def _measured(record: Record, row: Row, limits: Limits) -> Located[Record]:
                 f"{limits.max_length}; shorten them or raise it",
             )
     return Located(
-        record=record.model_copy(update={"prompt": prompt}),
+        record=_changed(record, prompt=prompt),
         file=row.file,
         line=row.line,
         key=normalised_prompt(record.prompt),
         prompt_tokens=prompt_tokens,
         response_tokens=response_tokens,
     )
+
+
+def _changed(record: AnyModel, **fields: object) -> AnyModel:
+    return record.model_copy(update=fields)
 
 
 def _prompt_tokens(prompt: list[Message], limits: Limits) -> int:
@@ -198,5 +205,5 @@ def with_unique_ids(rows: Sequence[Located[Record]]) -> tuple[list[Located[Recor
             name = f"{row.record.id}#{counts[row.record.id]}"
         counts[name] += 1
         changed += name != row.record.id
-        result.append(replace(row, record=row.record.model_copy(update={"id": name})))
+        result.append(replace(row, record=_changed(row.record, id=name)))
     return result, changed
