@@ -1,0 +1,163 @@
+"""One verb per stage: config and artifacts in, artifacts and metrics out."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from podium.cli.config import notes
+from podium.errors import UserError
+
+if TYPE_CHECKING:
+    from podium.config import PodiumConfig
+    from podium.stages.io import Result, StageIO, StageSpec
+
+# What each stage does, and an example of its artifacts.
+STAGES = {
+    "prepare": (
+        "Read, check and split preference and prompt files.",
+        "--output preferences=out/preferences --output prompts=out/prompts --output data_report=out/data_report",
+    ),
+    "reward": (
+        "Train a reward model on preferences.",
+        "--input preferences=out/preferences --output reward_model=out/reward_model",
+    ),
+    "sample": (
+        "Answer prompts with the starting policy: the baseline of the evaluation.",
+        "--input prompts=out/prompts --output candidates=out/candidates",
+    ),
+    "ppo": (
+        "Tune the policy against the reward model with PPO.",
+        "--input prompts=out/prompts --input reward_model=out/reward_model "
+        "--output policy=out/policy --output rollouts=out/rollouts",
+    ),
+    "evaluate": (
+        "Compare the tuned policy with the baseline on held-out prompts.",
+        "--input policy=out/policy --input candidates=out/candidates --input reward_model=out/reward_model "
+        "--output report=out/report.html --output samples=out/samples",
+    ),
+    "export": (
+        "Write the tuned policy as a Hugging Face folder.",
+        "--input policy=out/policy --output model=out/model",
+    ),
+}
+
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="FILE|JSON", help="YAML or JSON file, or JSON text, with the config.")
+]
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", metavar="NAME=URI", help="An input: a path, gs:// or s3:// URI.")
+]
+Outputs = Annotated[
+    list[str] | None, typer.Option("--output", metavar="NAME=URI", help="Where an output goes, in the same form.")
+]
+ExecutorInput = Annotated[
+    str | None,
+    typer.Option("--executor-input", metavar="JSON", help="What Kubeflow Pipelines passes in place of the others."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the config's, such as seed=7."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add a verb for each stage."""
+    for stage, (summary, artifacts) in STAGES.items():
+        app.command(
+            stage, help=_help(stage, summary), epilog=f"Example:  podium {stage} --config rlhf.yaml {artifacts}"
+        )(_command(stage))
+
+
+def _help(stage: str, summary: str) -> str:
+    return (
+        f"{summary}\n\nOutputs that are complete for the same config and inputs are kept as they are; an interrupted "
+        f"{stage} goes on from its last checkpoint."
+    )
+
+
+def _command(stage: str) -> Callable[..., None]:
+    """Return the function behind `podium STAGE`."""
+
+    def command(
+        config: Config = None,
+        inputs: Inputs = None,
+        outputs: Outputs = None,
+        executor_input: ExecutorInput = None,
+        overrides: Overrides = None,
+    ) -> None:
+        if executor_input is not None:
+            if config or inputs or outputs or overrides:
+                raise UserError("--executor-input holds everything; leave --config, --input, --output, KEY=VALUE out")
+            _run_for_kubeflow(stage, executor_input)
+        elif config is None:
+            raise UserError(f"podium {stage} needs --config FILE, or --executor-input JSON in a pipeline")
+        else:
+            _run_here(stage, config, inputs or (), outputs or (), overrides or ())
+
+    return command
+
+
+def _run_for_kubeflow(stage: str, text: str) -> None:
+    from podium.stages.executor import read_task, write_output
+
+    notices: list[str] = []
+    task = read_task(text, notices)
+    notes(notices)
+    result = _run(stage, task.config, task.io)
+    write_output(task, result)
+
+
+def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[str], overrides: Sequence[str]) -> None:
+    from podium.config import load_config, load_config_text
+    from podium.stages.io import SPECS, StageIO
+
+    notices: list[str] = []
+    if config.lstrip().startswith("{"):
+        settings = load_config_text(config, source="--config", overrides=overrides, notices=notices)
+    else:
+        settings = load_config(Path(config), overrides, notices)
+    notes(notices)
+    spec = SPECS[stage]
+    io = StageIO(_named("--input", inputs, spec.inputs, stage), _named("--output", outputs, spec.outputs, stage))
+    _require_all(stage, io, spec)
+    _run(stage, settings, io)
+
+
+def _run(stage: str, settings: "PodiumConfig", io: "StageIO") -> "Result":
+    typer.echo(f"podium {stage}: starting, model {settings.model.name_or_path}")
+    from podium.parallel.runtime import configure
+    from podium.stages.runner import run_stage
+
+    # XLA reads its flags when jax is imported, and the stage imports jax.
+    configure()
+    begin = time.monotonic()
+    result, skipped = run_stage(stage, settings, io, say=typer.echo)
+    if not skipped:
+        typer.echo(f"podium {stage}: done in {time.monotonic() - begin:.0f} s")
+    return result
+
+
+def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) -> dict[str, str]:
+    """Read NAME=URI pairs; raise UserError for a name the stage does not have, or one given twice."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, place = pair.partition("=")
+        if not equals or not place:
+            raise UserError(f"{option} {pair!r}: write NAME=PATH, with a name of: {', '.join(known) or 'none'}")
+        if name not in known:
+            raise UserError(f"{option} {pair!r}: {stage} has no {name!r}; its names are: {', '.join(known) or 'none'}")
+        if name in found:
+            raise UserError(f"{option} {pair!r}: {name} is given twice; keep one")
+        found[name] = place
+    return found
+
+
+def _require_all(stage: str, io: "StageIO", spec: "StageSpec") -> None:
+    """Refuse to start without an input or output that the stage will ask for; metrics may be left out."""
+    missing = [f"--input {name}=PATH" for name in spec.inputs if name not in io.inputs]
+    missing += [f"--output {name}=PATH" for name in spec.outputs if name not in io.outputs and name != "metrics"]
+    if missing:
+        raise UserError(f"podium {stage} also needs {' '.join(missing)}")

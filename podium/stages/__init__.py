@@ -1,0 +1,1 @@
+"""The programs of the phases: `podium.stages.<name>.run(config, io) -> Result`."""

@@ -1,0 +1,162 @@
+"""Where a stage reads and writes: local folders, whatever the artifacts' URIs are."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from podium.errors import UserError
+from podium.stages import remote
+from podium.stages.failures import unwritable
+from podium.stages.manifest import (
+    MANIFEST,
+    WORK,
+    content_digest,
+    first_damage,
+    is_complete,
+    read_manifest,
+    write_manifest,
+    write_text,
+)
+
+__all__ = ["SPECS", "Result", "StageIO", "StageSpec", "is_complete", "read_manifest", "write_manifest"]
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Names of a stage's artifacts; `files` are outputs that are one file each, the rest are folders."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    files: frozenset[str] = frozenset()
+
+
+SPECS: dict[str, StageSpec] = {
+    "prepare": StageSpec((), ("preferences", "prompts", "data_report", "metrics")),
+    "reward": StageSpec(("preferences",), ("reward_model", "metrics")),
+    "sample": StageSpec(("prompts",), ("candidates", "metrics")),
+    "ppo": StageSpec(("prompts", "reward_model"), ("policy", "rollouts", "metrics")),
+    "evaluate": StageSpec(
+        ("policy", "candidates", "reward_model"), ("report", "metrics", "samples"), frozenset({"report"})
+    ),
+    "export": StageSpec(("policy",), ("model",)),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage reports: flat metrics, and per output what the pipeline's UI shows of it."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class StageIO:
+    """Hand out local paths for the inputs and outputs of a stage.
+
+    An output with a URI is written in a local folder and copied when the stage is complete; an input with a URI is
+    copied once, when it is first asked for.
+    """
+
+    def __init__(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        """Take the place of each artifact: a path or a gs://, s3:// ... URI."""
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
+        self._root: Path | None = None
+        self._here: dict[str, Path] = {}
+
+    @classmethod
+    def local(cls, folder: str | os.PathLike[str], **inputs: str | os.PathLike[str]) -> Self:
+        """Put every output NAME into folder/NAME."""
+        io = cls({name: os.fspath(place) for name, place in inputs.items()}, {})
+        io._root = Path(folder).absolute()
+        return io
+
+    def input(self, name: str) -> Path:
+        """Return the local path of an input.
+
+        Raises:
+            UserError: It was not given, is not there, or is not complete.
+        """
+        if name not in self.inputs:
+            raise UserError(f"input {name} is missing; write --input {name}=PATH")
+        key = f"input {name}"
+        if key not in self._here:
+            place = self.inputs[name]
+            path = remote.download(place, name) if remote.is_remote(place) else remote.local_path(place)
+            _check_input(name, path)
+            self._here[key] = path
+        return self._here[key]
+
+    def output(self, name: str) -> Path:
+        """Return the local path to write an output to; its parent folder exists.
+
+        Raises:
+            UserError: It was not given, or cannot be written.
+        """
+        if name not in self._here:
+            place = self.place(name)
+            path = remote.scratch(name) / name if remote.is_remote(place) else remote.local_path(place)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(path, error) from error
+            self._here[name] = path
+        return self._here[name]
+
+    def work(self, name: str) -> str:
+        """Return where a stage keeps checkpoints while it writes a folder output: in it, so that they outlive a kill.
+
+        They are removed when the stage is complete. For gs:// it is a URI, which Orbax writes itself; other stores
+        keep checkpoints on this machine.
+        """
+        place = self.place(name)
+        if place.startswith("gs://"):
+            return f"{place.rstrip('/')}/{WORK}"
+        return str(self.output(name) / WORK)
+
+    def place(self, name: str) -> str:
+        """Return the path or URI of an output as it was given.
+
+        Raises:
+            UserError: It was not given.
+        """
+        if name in self.outputs:
+            return self.outputs[name]
+        if self._root is None:
+            raise UserError(f"output {name} is missing; write --output {name}=PATH")
+        return str(self._root / name)
+
+    def has_output(self, name: str) -> bool:
+        """Tell whether an output has a place."""
+        return name in self.outputs or self._root is not None
+
+    def input_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each input's contents, from its manifest where it has one."""
+        return {name: content_digest(self.input(name)) for name in sorted(self.inputs)}
+
+    def write_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write metrics.json into the output `metrics`."""
+        folder = self.output("metrics")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / METRICS_FILE, json.dumps(dict(metrics), indent=1, allow_nan=False) + "\n")
+
+    def publish(self, name: str) -> None:
+        """Copy a finished output to its URI; a local one is in its place already."""
+        if remote.is_remote(self.place(name)):
+            remote.upload(self.output(name), self.place(name), name)
+
+
+def _check_input(name: str, path: Path) -> None:
+    """Refuse an input that is absent, was never finished, or lost bytes on its way."""
+    if not path.exists():
+        raise UserError(f"input {name}: there is nothing at {path}; name what the earlier stage wrote")
+    manifest = read_manifest(path)
+    if manifest is None and (path / WORK).exists():
+        raise UserError(f"input {name}: {path} is not complete (no {MANIFEST}); run the stage that writes it again")
+    if manifest is not None and (damage := first_damage(path, manifest)):
+        raise UserError(f"input {name}: {damage}; copy it again, or run the stage that writes it")
