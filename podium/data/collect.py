@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from podium.config.data import DataConfig, Source
 from podium.data.fields import Refused
 from podium.data.records import Message, PreferenceRecord, PromptRecord, normalised_prompt
-from podium.data.sources import Refusal, Row, parse_rows, read_content
+from podium.data.sources import Refusal, Row, expand, parse_rows, read_content
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 
@@ -85,14 +85,14 @@ def collect(
     rows: list[Located[Record]] = []
     refused: list[Refusal] = []
     files = []
-    for source in sources:
-        content = read_content(source.path)
-        found = [_located(row, read, source.format, limits) for row in parse_rows(source.path, content)]
+    for path, format in ((path, source.format) for source in sources for path in expand(source.path)):
+        content = read_content(path)
+        found = [_located(row, read, format, limits) for row in parse_rows(path, content)]
         bad = [item for item in found if isinstance(item, Refusal)]
         rows += [item for item in found if isinstance(item, Located)]
         refused += bad
-        files.append(FileCount(source.path, hashlib.sha256(content).hexdigest(), len(found), len(bad)))
-        _check_bad_fraction(source.path, len(found), bad, max_bad_fraction)
+        files.append(FileCount(path, hashlib.sha256(content).hexdigest(), len(found), len(bad)))
+        _check_bad_fraction(path, len(found), bad, max_bad_fraction)
     return Collected(rows, refused, files)
 
 
@@ -178,8 +178,8 @@ def _check_bad_fraction(file: str, rows: int, refused: Sequence[Refusal], max_ba
         head = f"{file}: none of the {rows} rows can be used; mend them"
     else:
         head = (
-            f"{file}: {len(refused)} of {rows} rows refused ({len(refused) / rows:.1%}, "
-            f"data.max_bad_fraction allows {max_bad_fraction:.1%}); mend them or raise it"
+            f"{file}: {len(refused)} of {rows} rows refused ({len(refused) / rows:.2%}, "
+            f"data.max_bad_fraction allows {max_bad_fraction:.2%}); mend them or raise it"
         )
     raise UserError(f"{head}\n{first_of_each_kind(refused)}")
 

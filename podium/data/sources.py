@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import glob
 import gzip
 import io
 import json
@@ -40,6 +41,23 @@ class Refusal:
     def __str__(self) -> str:
         """Return the refusal as one line that editors can follow."""
         return f"{self.file}:{self.line}: {self.reason}"
+
+
+def expand(path: str) -> list[str]:
+    """Return the files that a path with * or ? stands for, sorted; any other path is itself."""
+    if "://" in path:
+        if "*" not in path:
+            return [path]
+        found = sorted(str(entry) for entry in _filesystem(path).glob(path))
+        scheme = path.partition("://")[0]
+        files = [f"{scheme}://{entry.removeprefix('/')}" for entry in found]
+    elif Path(path).exists() or not glob.has_magic(path):
+        return [path]
+    else:
+        files = sorted(entry for entry in glob.glob(path, recursive=True) if Path(entry).is_file())
+    if not files:
+        raise UserError(f"{path}: no file fits this pattern; check the path")
+    return files
 
 
 def read_rows(path: str) -> Iterator[Row | Refusal]:
@@ -92,15 +110,24 @@ def _raise_missing(path: str) -> NoReturn:
 
 
 def _remote_content(path: str) -> bytes:
+    system = _filesystem(path)
+    try:
+        return bytes(system.cat_file(path))
+    # Every storage client raises its own kinds of error: missing files, refused credentials, lost networks.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: cannot be read ({reason}); check the address and your credentials") from None
+
+
+def _filesystem(path: str) -> Any:
     import fsspec
 
     try:
-        with fsspec.open(path, "rb") as stream:
-            return bytes(stream.read())
+        return fsspec.core.url_to_fs(path)[0]
     except ImportError as error:
-        raise UserError(f"{path}: no reader for this kind of address: {error}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); check the address and your credentials") from None
+        raise UserError(f"{path}: no reader for this kind of address ({error}); pip install 'podium[cloud]'") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; write a path, gs://... or s3://...") from None
 
 
 def _unzipped(path: str, content: bytes) -> bytes:

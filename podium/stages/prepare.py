@@ -19,7 +19,7 @@ from podium.data.prompts import PROMPT_FORMATS, read_prompt
 from podium.data.records import PreferenceRecord, PromptRecord, digest, write_jsonl
 from podium.data.tokenizer import load_tokenizer
 from podium.errors import UserError
-from podium.stages.io import Result, StageIO, write_manifest
+from podium.stages.io import Result, StageIO
 
 PROMPTS_FROM_PREFERENCES = "data.prompts names no file: PPO gets the prompts of the comparisons, in the same split."
 
@@ -49,9 +49,6 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         json.dumps(prepared.report, ensure_ascii=False, indent=1) + "\n", "utf-8"
     )
     (folders["data_report"] / "report.html").write_text(prepared.page, "utf-8")
-    inputs = {file["file"]: file["sha256"] for part in ("preferences", "prompts") for file in _files(prepared, part)}
-    for folder in folders.values():
-        write_manifest(folder, stage="prepare", config=config, inputs=inputs)
     metadata = {name: _metadata(prepared, name) for name in ("preferences", "prompts")}
     return Result(metrics=report.metrics(prepared.report), metadata=metadata)
 
@@ -165,11 +162,6 @@ def _write_part(folder: Path, part: report.Part) -> None:
     for name, rows in (("train", part.train), ("eval", part.eval)):
         records: list[BaseModel] = [row.record for row in rows]
         write_jsonl(folder / f"{name}.jsonl", records)
-
-
-def _files(prepared: Prepared, name: str) -> list[dict[str, Any]]:
-    files: list[dict[str, Any]] = prepared.report[name]["files"]
-    return files
 
 
 def _metadata(prepared: Prepared, name: str) -> dict[str, Any]:
