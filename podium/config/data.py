@@ -11,7 +11,8 @@ class Source(Section):
     """One file of rows."""
 
     path: Annotated[str, Field(min_length=1)] = Field(
-        description="File, relative to the YAML that names it, or a gs:// or s3:// URI. JSONL, optionally gzipped.",
+        description="JSONL, JSON, CSV or Parquet file, also gzipped; relative to the YAML that names it, or a gs:// or "
+        "s3:// URI.",
     )
     format: str = Field("auto", description="Name of the row format (docs/data-formats.md); auto looks at the columns.")
 
