@@ -87,7 +87,8 @@ def init_params(config: TransformerConfig, key: jax.Array, lora: LoraSpec | None
 
     def draw(part: str, key: jax.Array) -> tuple[Tree, Tree]:
         module = _parts(config, lora)[part](nnx.Rngs(key))
-        _, adapter, base = nnx.split(module, nnx.LoRAParam, ...)
+        _, *states = nnx.split(module, nnx.LoRAParam, ...)
+        adapter, base = states
         return nnx.to_pure_dict(base), nnx.to_pure_dict(adapter)
 
     params, adapters = {}, {}

