@@ -41,9 +41,7 @@ def variance(x: Array, mask: Bool[Array, "*shape"], *, ddof: int = 0) -> Float[A
     return jnp.square(deviation).sum() / jnp.maximum(count(mask) - ddof, 1.0)
 
 
-def whiten(
-    x: Array, mask: Bool[Array, "*shape"], *, shift_mean: bool = True, ddof: int = 0
-) -> Float[Array, "*shape"]:
+def whiten(x: Array, mask: Bool[Array, "*shape"], *, shift_mean: bool = True, ddof: int = 0) -> Float[Array, "*shape"]:
     """Scale to unit variance over all true positions, and to zero mean unless `shift_mean` is false; zero elsewhere.
 
     With sharded inputs under `jit` the moments are those of the global batch, so the result does not depend on how

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from podium.errors import UserError
@@ -46,7 +47,9 @@ class Checkpoints:
             # Saving takes a second and the next step changes the arrays in place: nothing worth a thread of its own.
             enable_async_checkpointing=False,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        # Named here, so that the form of a checkpoint can be read before anything was saved or restored.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -120,7 +123,7 @@ def _form(tree: Any) -> dict[str, str]:
 
 def _wanted(leaf: Any) -> Any:
     """Say what to restore, in what layout. Orbax asks for the numbers of a random key and gives back the key."""
-    if isinstance(leaf, jax.ShapeDtypeStruct) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         numbers = jax.eval_shape(jax.random.key_data, leaf)
         return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
     return ocp.utils.to_shape_dtype_struct(leaf)

@@ -31,7 +31,11 @@ def make_schedule(
         done = jnp.asarray(count).astype(jnp.float32)
         rise = jnp.minimum((done + 1.0) / max(warmup, 1), 1.0)
         passed = jnp.clip((done - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
-        fall = {"constant": 1.0, "linear": 1.0 - passed, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * passed))}
+        fall: dict[str, Any] = {
+            "constant": 1.0,
+            "linear": 1.0 - passed,
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * passed)),
+        }
         return learning_rate * rise * fall[lr_scheduler_type]
 
     return schedule

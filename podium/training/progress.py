@@ -39,7 +39,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            figures = TextColumn("{task.fields[text]}", markup=False)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures)
             self._bar = Bar(*columns, console=self._console)
             self._task = self._bar.add_task(self._label, total=self._total, completed=self._done, text="")
             self._bar.start()
@@ -57,11 +58,12 @@ class Progress:
         self._done = done
         if self._first is None:
             self._first = now, done
-        text = " ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+        shown = " ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+        text = " | ".join((shown, *self._pace(now))).strip()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, text=text + self._pace(now))
+            self._bar.update(self._task, completed=done, text=text)
         elif now - self._printed >= SECONDS_BETWEEN_LINES or done >= self._total:
-            self._print(text + self._pace(now))
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self._printed = self._clock()
@@ -70,18 +72,23 @@ class Progress:
         self._console.file.write(line + "\n")
         self._console.file.flush()
 
-    def _pace(self, now: float) -> str:
+    def _pace(self, now: float) -> list[str]:
         if self._first is None or self._done <= self._first[1]:
-            return ""
+            return []
         per_step = (now - self._first[0]) / (self._done - self._first[1])
-        left = per_step * (self._total - self._done)
-        return f" | {per_step:.2g} s/{self._unit}" + (f" | {_duration(left)} left" if self._done < self._total else "")
+        left = _duration(per_step * (self._total - self._done))
+        return [f"{_number(per_step, 2)} s/{self._unit}", *([f"{left} left"] if self._done < self._total else [])]
 
 
 def _figure(value: Any) -> str:
     if isinstance(value, str | int):
         return str(value)
-    return f"{float(value):.3g}"
+    return _number(float(value), 3)
+
+
+def _number(value: float, digits: int) -> str:
+    """Round to significant digits, but never into 1.2e+02."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:.0f}"
 
 
 def _duration(seconds: float) -> str:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from support import reference
-from support.arrays import floats
 
 from podium.losses.logprobs import entropy, token_logprobs
+from support import reference
+from support.arrays import floats
 
 SHAPE = (2, 3, 7)
 IDS = arrays.arrays(np.int32, SHAPE[:2], elements=st.integers(0, 6))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from support import reference
-from support.arrays import batches, floats, masks
 
 from podium.losses import masked
+from support import reference
+from support.arrays import batches, floats, masks
 
 NINE = np.array([[1.2, 1.3, 1.4], [1.5, 1.6, 1.7], [1.8, 1.9, 2.0]], np.float32)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from support import reference
-from support.arrays import batches, floats
 
 from podium.losses import masked, ppo
+from support import reference
+from support.arrays import batches, floats
 
 THREE = np.ones(3, bool)
 KINDS = st.sampled_from(["k1", "k2", "k3"])
@@ -47,7 +47,7 @@ def test_kl_estimates_give_the_published_numbers(kind, expected):
 
 
 def test_an_unknown_estimator_is_refused():
-    with pytest.raises(ValueError, match="k1.*k2.*k3.*'k4'"):
+    with pytest.raises(ValueError, match=r"k1.*k2.*k3.*'k4'"):
         ppo.kl_estimate(-1.0, -1.5, kind="k4")
 
 

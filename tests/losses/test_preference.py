@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+
+from podium.losses import preference
 from support import reference
 from support.arrays import batches, ranked
 
-from podium.losses import preference
-
-SCORES = np.array([[0.3, -1.2, 2.1, 0.7], [1.4, 0.2, -0.6, 5.0], [0.1, 0.2, 0.3, 0.4], [9.0, 8.0, 7.0, 6.0]], np.float32)
+SCORES = np.float32([[0.3, -1.2, 2.1, 0.7], [1.4, 0.2, -0.6, 5.0], [0.1, 0.2, 0.3, 0.4], [9.0, 8.0, 7.0, 6.0]])
 RANKS = np.array([[2, 3, 1, 2], [1, 2, 1, 4], [1, 1, 1, 1], [1, 2, 3, 4]], np.int32)
 MASK = np.array([[True] * 4, [True, True, True, False], [True, True, False, True], [False, True, False, False]])
 LISTS = {"ranked": preference.ranked_pairs_loss, "plackett_luce": preference.plackett_luce_loss}
@@ -52,7 +52,8 @@ def test_weights_make_a_weighted_mean_and_zero_removes_a_pair(batch):
 
 def test_a_boolean_weight_is_a_mask():
     scores = np.array([1.0, 5.0])
-    assert preference.pairwise_loss(scores, np.zeros(2), weight=np.array([True, False])) == pytest.approx(0.313262, abs=1e-6)
+    loss = preference.pairwise_loss(scores, np.zeros(2), weight=np.array([True, False]))
+    assert loss == pytest.approx(0.313262, abs=1e-6)
 
 
 @given(ranked())
@@ -71,7 +72,8 @@ def test_plackett_luce_loss_is_the_loop(lists):
 @given(ranked())
 def test_centering_loss_is_the_loop(lists):
     expected = reference.centering_loss(lists["scores"], lists["mask"])
-    assert float(preference.centering_loss(lists["scores"], lists["mask"])) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    loss = float(preference.centering_loss(lists["scores"], lists["mask"]))
+    assert loss == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", LISTS.values(), ids=LISTS)

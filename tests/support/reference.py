@@ -1,4 +1,4 @@
-"""Slow, obvious twins of podium.losses: loops over Python floats in float64, nothing shared with the code under test."""
+"""Slow, obvious twins of podium.losses: loops over Python floats in float64, sharing nothing with them."""
 
 import itertools
 import math
