@@ -24,10 +24,16 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-Int = Annotated[int, BeforeValidator(_not_bool)]
-Float = Annotated[float, BeforeValidator(_not_bool)]
-Positive = Annotated[Int, Field(gt=0)]
-Count = Annotated[Int, Field(ge=0)]
-PositiveFloat = Annotated[Float, Field(gt=0)]
-NonNegative = Annotated[Float, Field(ge=0)]
-Fraction = Annotated[Float, Field(ge=0, le=1)]
+# The limits stand inside the validator: around it, pydantic leaves them out of the JSON Schema.
+_Strict = BeforeValidator(_not_bool)
+Int = Annotated[int, _Strict]
+Float = Annotated[float, _Strict]
+Positive = Annotated[int, Field(gt=0), _Strict]
+Count = Annotated[int, Field(ge=0), _Strict]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _Strict]
+PositiveFloat = Annotated[float, Field(gt=0), _Strict]
+NonNegative = Annotated[float, Field(ge=0), _Strict]
+Fraction = Annotated[float, Field(ge=0, le=1), _Strict]
+OpenFraction = Annotated[float, Field(gt=0, lt=1), _Strict]
+TopP = Annotated[float, Field(gt=0, le=1), _Strict]
+AxisSize = Annotated[int, Field(ge=-1), _Strict]

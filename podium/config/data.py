@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from podium.config.base import Float, Fraction, Positive, Section, fail
+from podium.config.base import Fraction, OpenFraction, Positive, Section, fail
 
 
 class Source(Section):
@@ -41,8 +41,8 @@ class DataConfig(Section):
     eval_prompts: Sources | None = Field(
         None, description="Held-out prompts; null splits them off by the hash of the prompt."
     )
-    eval_fraction: Float = Field(
-        0.1, gt=0, lt=1, description="Share of the prompts held out where no held-out file is named."
+    eval_fraction: OpenFraction = Field(
+        0.1, description="Share of the prompts held out where no held-out file is named."
     )
     max_prompt_length: Positive = Field(256, description="Longest prompt, in tokens of the model's tokenizer.")
     max_length: Positive = Field(512, description="Longest prompt and response together, in tokens.")

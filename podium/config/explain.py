@@ -43,7 +43,11 @@ _BOUNDS = {
 
 def explain(error: ValidationError, document: Document) -> str:
     """Return the first few mistakes, a line each, in the order of the file."""
-    lines = list(dict.fromkeys(_line(detail, document) for detail in error.errors(include_url=False)))
+    details = error.errors(include_url=False)
+    meant = {hint_key(_keys(detail)) for detail in details if detail["type"] == "extra_forbidden"}
+    # A misspelt key is also a missing one: one line is enough.
+    details = [detail for detail in details if detail["type"] != "missing" or _keys(detail) not in meant]
+    lines = list(dict.fromkeys(_line(detail, document) for detail in details))
     rest = len(lines) - _SHOWN
     return "\n".join(lines[:_SHOWN] + ([f"and {rest} more"] if rest > 0 else []))
 
@@ -67,9 +71,10 @@ def _reason(detail: ErrorDetails, keys: Keys) -> str:
     if kind == "extra_forbidden":
         return f"unknown key; {hint(keys)}"
     if kind == "missing":
-        return "is missing; " + f"write {keys[-1]}: ... in {dotted(keys[:-1]) or 'the file'}"
+        needed = "model: {name_or_path: ...}" if keys == ("model",) else f"{keys[-1]}: ..."
+        return f"is missing; write {needed}"
     if kind == "literal_error":
-        choices = _choices(keys, str(context["expected"]))
+        choices = _choices(str(context["expected"]))
         close = _close(str(value), choices)
         wanted = ", ".join(choices)
         return f"write one of {wanted}; not {describe(value)}" + (f"; did you mean '{close}'?" if close else "")
@@ -81,7 +86,7 @@ def _reason(detail: ErrorDetails, keys: Keys) -> str:
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {describe(value)}"
 
 
-def _choices(keys: Keys, expected: str) -> list[str]:
+def _choices(expected: str) -> list[str]:
     """Read the choices out of pydantic's sentence: 'a', 'b' or 'c'."""
     return [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
 
@@ -91,13 +96,22 @@ def hint(keys: Keys) -> str:
     key = str(keys[-1])
     if keys[:-1] == () and key in _LATER:
         return _LATER[key]
-    model = model_at(keys[:-1])
-    names = list(model.model_fields) if model else []
-    if close := _close(key, names):
-        return f"did you mean '{close}'?"
+    if (meant := hint_key(keys)) is not None:
+        return f"did you mean '{meant[-1]}'?"
     if elsewhere := sorted(_elsewhere(key)):
         return f"did you mean {' or '.join(repr(path) for path in elsewhere[:3])}?"
-    return "known keys here: " + ", ".join(names)
+    return "known keys here: " + ", ".join(_names(keys[:-1]))
+
+
+def hint_key(keys: Keys) -> Keys | None:
+    """Return the known key nearest to an unknown one in the same section, if any is near."""
+    close = _close(str(keys[-1]), _names(keys[:-1]))
+    return (*keys[:-1], close) if close else None
+
+
+def _names(keys: Keys) -> list[str]:
+    model = model_at(keys)
+    return list(model.model_fields) if model else []
 
 
 def _close(word: str, choices: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from podium.config.base import Int, Positive, Section, fail
+from podium.config.base import AxisSize, Positive, Section, fail
 
 STAGES = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
 Stage = Literal["prepare", "reward", "sample", "ppo", "evaluate", "export"]
@@ -17,7 +17,6 @@ def _as_text(value: Any) -> Any:
 
 
 Quantity = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?(m|[kKMGTPE]i?)?$")]
-AxisSize = Annotated[Int, Field(ge=-1)]
 
 
 class MeshConfig(Section):

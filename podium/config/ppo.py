@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from podium.config.base import Count, Float, Fraction, NonNegative, Positive, PositiveFloat, Section, fail
+from podium.config.base import Count, Float, Fraction, NonNegative, Positive, PositiveFloat, Section, TopP, fail
 from podium.config.model import LoraConfig
-from podium.config.stages import Resume, Schedule, TopP
+from podium.config.stages import Resume, Schedule
 
 
 class CriticConfig(Section):

@@ -77,7 +77,7 @@ def _type(model: type[BaseModel], name: str) -> str:
     """Return a field's type with its limits."""
     schema = model.model_json_schema()["properties"][name]
     limits = schema | next((option for option in schema.get("anyOf", []) if option.get("type") != "null"), {})
-    words = [f"{sign} {limits[key]:g}" for key, sign in _LIMITS.items() if key in limits]
+    words = [f"{sign} {limits[key]}" for key, sign in _LIMITS.items() if key in limits]
     return " ".join([_type_name(model.model_fields[name].annotation), ", ".join(words)]).strip()
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from podium.config.base import Count, Section, fail
+from podium.config.base import Section, Seed, fail
 from podium.config.data import DataConfig
 from podium.config.model import ModelConfig
 from podium.config.platform import PlatformConfig
@@ -26,7 +26,7 @@ _USES_DEVICES = {"reward", "sample", "ppo", "evaluate"}
 class PodiumConfig(Section):
     """Everything a run is told; only model.name_or_path has no default."""
 
-    seed: Count = Field(0, lt=2**32, description="Start of every random stream; equal seeds give equal bytes.")
+    seed: Seed = Field(0, description="Start of every random stream; equal seeds give equal bytes.")
     model: ModelConfig = Field(description="The pretrained model.")
     data: DataConfig = Field(DataConfig(), description="Input files and limits.")
     sample: SampleConfig = Field(SampleConfig(), description="How candidates are drawn.")

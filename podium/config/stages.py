@@ -1,15 +1,25 @@
 """What the stages between data and export are told: sampling, reward training, evaluation, export."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from podium.config.base import Count, Float, Fraction, NonNegative, Positive, PositiveFloat, Section, fail
+from podium.config.base import (
+    Count,
+    Float,
+    Fraction,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    PositiveFloat,
+    Section,
+    TopP,
+    fail,
+)
 from podium.config.model import Dtype, LoraConfig
 
 Schedule = Literal["constant", "linear", "cosine"]
 Resume = Literal["auto", "never"]
-TopP = Annotated[Float, Field(gt=0, le=1)]
 
 
 class SampleConfig(Section):
@@ -73,7 +83,7 @@ class GatesConfig(Section):
 class EvaluationConfig(Section):
     """The comparison of the tuned policy with its baseline."""
 
-    confidence: Float = Field(0.95, gt=0, lt=1, description="Level of every confidence interval.")
+    confidence: OpenFraction = Field(0.95, description="Level of every confidence interval.")
     sample_rows: Count = Field(50, description="Prompts shown side by side in the report.")
     batch_size: Positive = Field(16, description="Responses scored at a time, over all devices.")
     gates: GatesConfig = Field(GatesConfig(), description="Thresholds that decide pass or fail.")
