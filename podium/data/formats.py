@@ -215,7 +215,7 @@ def _split_shared(chosen: list[Message], rejected: list[Message]) -> Draft:
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
         if len(turns) != shared + 1:
             reason = f"chosen and rejected part at message {shared + 1}, before the last reply of {name}"
-            raise Refused("diverges", f"{reason}; they must differ in the last reply only")
+            raise Refused("diverging_conversations", f"{reason}; they must differ in the last reply only")
     if shared == 0:
         raise Refused("prompt", "chosen and rejected share no turn, so there is no prompt; add a column prompt")
     prompt = fields.asks(chosen[:shared], "the shared prompt")

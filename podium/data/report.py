@@ -169,7 +169,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     longer, leakage = report["longer_wins"]["train"], report["leakage"]
     found = list(report["notes"])
     if report["refused"]:
-        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in report["refused_by_kind"].items())
+        kinds = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in report["refused_by_kind"].items())
         found.append(f"{len(report['refused'])} rows were refused ({kinds}); each is listed below.")
     if longer["pairs"] and longer["by_characters"] > LENGTH_BIAS:
         found.append(
@@ -233,7 +233,7 @@ def chart(title: str, statistics: Mapping[str, Any], width: int = 320, height: i
     step, top = width / len(counts), max(counts)
     bars = []
     for place, count in enumerate(counts):
-        tall = round(height * count / top, 2)
+        tall = round(max(height * count / top, 1.0 if count else 0.0), 2)
         start, end = place * bin_width, (place + 1) * bin_width - 1
         span = str(start) if start == end else f"{start} to {end}"
         bars.append(

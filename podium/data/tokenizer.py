@@ -181,14 +181,18 @@ def _template_error() -> type[Exception]:
     return TemplateError
 
 
+def _template_date(format: str) -> str:
+    return TEMPLATE_DATE.strftime(format)
+
+
 def _render(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
     return str(
         hf.apply_chat_template(
             list(messages),
             add_generation_prompt=prompting,
             tokenize=False,
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            strftime_now=TEMPLATE_DATE.strftime,
+            date_string=_template_date("%d %b %Y"),
+            strftime_now=_template_date,
         )
     )
 
