@@ -13,7 +13,7 @@ unset UV_FIND_LINKS
 
 compile "$1" requirements/installer.in -o requirements/installer.lock
 compile "$1" --no-deps requirements/demo.in -o requirements/demo.lock
-compile "$1" --extra train --extra eval --extra cloud --extra kfp --extra dev pyproject.toml -o requirements/dev.lock
+compile "$1" --extra train --extra eval --extra cloud --extra kfp --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
 for accelerator in cpu cuda tpu; do
   extra=(--extra "$accelerator")
   [ "$accelerator" = cpu ] && extra=()

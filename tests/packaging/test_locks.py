@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 EXTRAS = {
-    "dev": ("train", "eval", "cloud", "kfp", "dev"),
+    "dev": ("train", "eval", "cloud", "kfp", "vertex", "dev"),
     "trainer-cpu": ("train", "eval", "cloud"),
     "trainer-cuda": ("train", "eval", "cloud", "cuda"),
     "trainer-tpu": ("train", "eval", "cloud", "tpu"),
