@@ -1,0 +1,56 @@
+"""Put the arrays of a phase on the mesh: weights by their logical axes, batches cut along the batch."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from podium.parallel.sharding import named_sharding, tree_shardings
+from podium.rlhf.networks import Network, Weights
+from podium.training.optimizer import optimizer_shardings
+
+
+def data_parallel(mesh: Mesh) -> int:
+    """Number of devices the batch is cut over."""
+    return int(np.prod([mesh.shape[axis] for axis in ("slice", "data", "fsdp")]))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Every device holds everything."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def weight_shardings(mesh: Mesh, network: Network, weights: Weights) -> Any:
+    return tree_shardings(mesh, network.axes(weights), weights)
+
+
+def place_weights(mesh: Mesh, network: Network, weights: Weights) -> Weights:
+    return jax.device_put(weights, weight_shardings(mesh, network, weights))
+
+
+def place_optimizer(mesh: Mesh, network: Network, weights: Weights, tx: optax.GradientTransformation) -> Any:
+    """Open the optimizer's state with every slot laid out like its parameter."""
+    shardings = optimizer_shardings(tx, weight_shardings(mesh, network, weights), weights, mesh)
+    return jax.jit(tx.init, out_shardings=shardings)(weights)
+
+
+def place_batch(mesh: Mesh, batch: Any, *, dim: int = 0) -> Any:
+    """Cut dimension `dim` of every array over the data-parallel devices."""
+
+    def put(array: Any) -> jax.Array:
+        axes = tuple("batch" if index == dim else None for index in range(array.ndim))
+        sharding = named_sharding(mesh, axes, array.shape, "batch")
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
+
+    return jax.tree.map(put, batch)
+
+
+@contextlib.contextmanager
+def on(mesh: Mesh) -> Iterator[None]:
+    """Run programs over this mesh: activations are pinned to their logical axes."""
+    with jax.set_mesh(mesh):
+        yield

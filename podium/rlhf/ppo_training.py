@@ -1,0 +1,316 @@
+"""Run PPO: lay out the four networks, step over the prompts, keep samples of what the policy writes."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from podium.config import PpoConfig
+from podium.data.records import PromptRecord
+from podium.errors import UserError
+from podium.generation.sampler import left_pad, unroll_decode
+from podium.generation.sampling import Sampling
+from podium.models import LoraSpec, Model
+from podium.models.heads import init_head
+from podium.models.lora import merge_adapter
+from podium.models.transformer import init_adapter
+from podium.rlhf import placement
+from podium.rlhf.experience import RewardSpec
+from podium.rlhf.networks import Network, Weights
+from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, Prompts, ScoreFn, init_state, make_step, reward_scores
+from podium.rlhf.reward import fold_normalisation
+from podium.rlhf.reward_training import ADAM
+from podium.training.loop import run_loop
+from podium.training.optimizer import make_optimizer, make_schedule
+
+# Prompt widths are rounded up to this.
+WIDTH_STEP = 8
+
+
+@dataclass(frozen=True)
+class PpoRun:
+    """What a run of PPO is given besides the models and the prompts."""
+
+    config: PpoConfig
+    seed: int
+    mesh: Mesh
+    folder: Path
+    rollouts: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it."""
+
+    policy: Network
+    reference: Network
+    critic: Network | None
+    reward: Network
+    weights: dict[str, Weights]
+    frozen: Frozen
+
+
+def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Cast:
+    """Decide who shares what. Raises UserError where policy and reward model cannot read the same tokens.
+
+    With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
+    Without, the policy and the critic are full copies.
+    """
+    if policy.tokenizer.hf.get_vocab() != reward.tokenizer.hf.get_vocab():
+        raise UserError(
+            f"the reward model's tokenizer ({reward.base}) is not the policy's ({policy.base}); "
+            "train the reward model from the same model family"
+        )
+    same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
+    bases: dict[str, Any] = {"policy": policy.params}
+    if not same_base:
+        bases["reward"] = _merged(reward)
+    reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
+    head = fold_normalisation(reward.head, reward.gain, reward.bias)
+    reward_weights: Weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
+    policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    spec = LoraSpec(config.lora.r, config.lora.alpha, tuple(config.lora.target_modules)) if config.lora else None
+    if spec:
+        policy_network = Network(policy.config, spec, "policy")
+        weights = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
+    else:
+        policy_network = Network(policy.config)
+        weights = {"policy": {"base": jax.tree.map(jnp.copy, policy.params)}}
+    critic = None
+    if config.critic.kind == "shared":
+        weights["policy"]["head"] = init_head(policy.config, None)
+    else:
+        start = reward if config.critic.init == "reward" else policy
+        critic, weights["critic"] = _critic(start, policy, spec, same_base, critic_key)
+        weights["critic"]["head"] = head if config.critic.init == "reward" else init_head(policy.config, None)
+        weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
+    reference = Network(policy.config, None, "policy")
+    return Cast(policy_network, reference, critic, reward_network, weights, Frozen(bases, reward_weights))
+
+
+def _critic(
+    start: Model, policy: Model, spec: LoraSpec | None, same_base: bool, key: jax.Array
+) -> tuple[Network, Weights]:
+    """The critic's trunk: the reward model's (or the policy's), as an adapter where the run trains adapters."""
+    if spec is None:
+        return Network(start.config), {"base": _merged(start)}
+    if start.role != "reward":
+        return Network(policy.config, spec, "policy"), {"adapter": init_adapter(policy.config, spec, key)}
+    if same_base:
+        return Network(policy.config, start.lora, "policy"), {"adapter": start.adapter}
+    return Network(start.config, spec, "reward"), {"adapter": init_adapter(start.config, spec, key)}
+
+
+def _merged(model: Model) -> Any:
+    if not model.adapter or model.lora is None:
+        return model.params
+    return merge_adapter(model.params, model.adapter, model.lora)
+
+
+def ppo_spec(cast: Cast, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: int) -> PpoSpec:
+    """The static part of the step, from the configuration."""
+    return PpoSpec(
+        policy=cast.policy,
+        reference=cast.reference,
+        critic=cast.critic,
+        rewards=RewardSpec(
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            kl_estimator=config.kl_estimator,
+            whiten_rewards=config.whiten_rewards,
+            missing_eos=config.missing_eos,
+            missing_eos_penalty=config.missing_eos_penalty,
+        ),
+        sampling=Sampling(config.temperature, config.top_k, config.top_p),
+        max_new_tokens=config.max_new_tokens,
+        eos_ids=eos_ids,
+        pad_id=pad_id,
+        num_ppo_epochs=config.num_ppo_epochs,
+        num_mini_batches=config.num_mini_batches,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        clip_range=config.clip_range,
+        value_clip_range=config.value_clip_range,
+        vf_coef=config.vf_coef,
+        kl_target=config.kl_target,
+        kl_horizon=config.kl_horizon,
+        unroll_decode=unroll_decode(),
+    )
+
+
+def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
+    """Tune `policy` on prompts alone; returns it with its trained adapter, or with new weights.
+
+    Raises UserError for unusable prompts or models, for numbers that are not finite and for a KL above kl_stop.
+    """
+    cast = cast_networks(policy, reward, run.config, run.seed)
+    spec = ppo_spec(cast, run.config, policy.tokenizer.eos_ids, policy.tokenizer.pad_id)
+    batches = PromptBatches.encode(prompts, policy, run)
+    state = fit(cast, spec, batches, run, policy.tokenizer.decode, reward_scores(cast.reward))
+    trained = state.weights["policy"]
+    if spec.policy.lora:
+        return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
+    return policy.replace(params=trained["base"])
+
+
+@dataclass(frozen=True)
+class PromptBatches:
+    """Encoded prompts; batch number `index` is a pure function of the index, so that a resumed run sees the same."""
+
+    encoded: list[list[int]]
+    size: int
+    seed: int
+    pad_id: int
+
+    @classmethod
+    def encode(cls, prompts: Sequence[PromptRecord], policy: Model, run: PpoRun) -> "PromptBatches":
+        if not prompts:
+            raise UserError("prompts: none to train on; give data.prompts at least one, or lower data.eval_fraction")
+        encoded = [policy.tokenizer.encode_prompt(record.prompt) for record in prompts]
+        longest = max(len(row) for row in encoded)
+        if longest + run.config.max_new_tokens > policy.config.max_position:
+            raise UserError(
+                f"prompts: the longest has {longest} tokens; with ppo.max_new_tokens {run.config.max_new_tokens} it "
+                f"exceeds the model's {policy.config.max_position}: lower data.max_prompt_length or max_new_tokens"
+            )
+        size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
+        return cls(encoded, size, run.seed, policy.tokenizer.pad_id)
+
+    @property
+    def width(self) -> int:
+        return -(-max(len(row) for row in self.encoded) // WIDTH_STEP) * WIDTH_STEP
+
+    def at(self, index: int) -> Prompts:
+        """Batch number `index`: every prompt comes once an epoch, in an order of the epoch's own."""
+        count = len(self.encoded)
+        rows = []
+        for position in range(index * self.size, (index + 1) * self.size):
+            epoch, place = divmod(position, count)
+            rows.append(self.encoded[self._order(epoch)[place]])
+        return Prompts(*left_pad(rows, self.width, self.pad_id))  # type: ignore[arg-type]  # jit takes NumPy arrays
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  # one object lives as long as its run
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.encoded))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def fit(
+    cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn
+) -> PpoState:
+    """Run the steps over the mesh; `score` may be any function of the tokens."""
+    config, mesh = run.config, run.mesh
+    rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
+    shape = {
+        "lr_scheduler_type": config.lr_scheduler_type,
+        "warmup_ratio": config.warmup_ratio,
+        "total_steps": config.max_steps * config.num_ppo_epochs * config.num_mini_batches,
+    }
+    optimizers = {
+        name: make_optimizer(
+            learning_rate=rates[name],
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            **shape,
+            **ADAM,
+        )
+        for name in cast.weights
+    }
+    schedule = make_schedule(learning_rate=config.learning_rate, **shape)
+    updates = config.num_ppo_epochs * config.num_mini_batches
+    with placement.on(mesh):
+        frozen, state = place(cast, spec, optimizers, run)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        compiled = jax.jit(make_step(spec, optimizers, score), donate_argnums=0, out_shardings=(shardings, None))
+
+        def step(index: int, state: PpoState) -> tuple[PpoState, Mapping[str, jax.Array], Any]:
+            prompts = placement.place_batch(mesh, batches.at(index))
+            state, out = compiled(state, frozen, prompts)
+            extra = {"lr": schedule(index * updates), "episode": jnp.asarray((index + 1) * batches.size)}
+            keep = functools.partial(_keep_rows, out.rows, batches.width, run, decode)
+            return state, out.metrics | extra, keep
+
+        return run_loop(
+            step,
+            state,
+            total=config.max_steps,
+            label="ppo",
+            folder=run.folder,
+            fingerprint=run.fingerprint,
+            resume=config.resume == "auto",
+            save_steps=config.save_steps,
+            logging_steps=config.logging_steps,
+            shown={"score": "objective/scores", "kl": "objective/kl", "len": "objective/response_length"},
+            check=functools.partial(_check_kl, config.kl_stop),
+            on_restart=functools.partial(_cut_rows, run.rollouts),
+        )
+
+
+def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:
+    """Lay frozen trees and the state out on the mesh."""
+    mesh = run.mesh
+    networks = {"policy": spec.policy, "critic": spec.critic}
+    bases = {}
+    for name, tree in cast.frozen.bases.items():
+        owner = cast.reward if name == "reward" else cast.reference
+        bases[name] = placement.place_weights(mesh, Network(owner.config), {"base": tree})["base"]
+    reward = placement.place_weights(mesh, cast.reward, cast.frozen.reward)
+    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in cast.weights.items()}
+    key = jax.random.fold_in(jax.random.key(run.seed), 2)
+    state = init_state(weights, optimizers, kl_coef=run.config.kl_coef, key=key)
+    optimizer = {
+        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
+        for name, tree in weights.items()
+    }
+    rest = jax.device_put((state.kl_coef, state.key, state.step), placement.whole(mesh))
+    return Frozen(bases, reward), PpoState(weights, optimizer, *rest)
+
+
+def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> None:
+    if stop is not None and numbers["objective/kl"] > stop:
+        raise UserError(
+            f"ppo: KL {numbers['objective/kl']:.3g} after step {done} is above ppo.kl_stop {stop:g}; the last "
+            "checkpoint is intact. Raise kl_coef, lower learning_rate, or raise kl_stop"
+        )
+
+
+def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, done: int) -> None:
+    """Append the first rows of a step to the rollouts file."""
+    count = run.config.sample_rows
+    if not count or jax.process_index() != 0:
+        return
+    fetched = jax.device_get({name: array[:count] for name, array in rows.items()})
+    run.rollouts.parent.mkdir(parents=True, exist_ok=True)
+    with run.rollouts.open("a", encoding="utf-8") as file:
+        for row in range(len(fetched["score"])):
+            ids, mask = fetched["ids"][row], fetched["mask"][row]
+            line = {
+                "step": done,
+                "prompt": decode(ids[:width][mask[:width]].tolist()),
+                "response": decode(ids[width:][mask[width:]].tolist()),
+                "score": float(fetched["score"][row]),
+                "kl": float(fetched["kl"][row]),
+                "finished": bool(fetched["finished"][row]),
+                "num_tokens": int(mask[width:].sum()),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _cut_rows(rollouts: Path, kept_steps: int) -> None:
+    """Drop rows of steps that will run again."""
+    if not rollouts.exists():
+        return
+    lines = rollouts.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= kept_steps]
+    rollouts.write_text("".join(kept), "utf-8")
+
+

@@ -1,0 +1,153 @@
+"""Train a reward model: normalise, learn from comparisons, normalise again."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from podium.config import RewardConfig
+from podium.data.records import PreferenceRecord, normalised_prompt, pairs
+from podium.errors import UserError
+from podium.generation import generate
+from podium.models import LoraSpec, Model
+from podium.models.heads import init_head
+from podium.models.transformer import init_adapter
+from podium.rlhf import placement
+from podium.rlhf.comparisons import Comparison, encode, epoch_batches, to_arrays
+from podium.rlhf.networks import Network
+from podium.rlhf.reward import (
+    RewardSpec,
+    RewardState,
+    fold_normalisation,
+    make_reward_step,
+    normalisation,
+)
+from podium.rlhf.scoring import score_ids
+from podium.training.loop import run_loop
+from podium.training.optimizer import make_optimizer
+
+# Reference samples whose rewards are given mean 0 and variance 1: a standard error of an eighth of a deviation.
+REFERENCE_SAMPLES = 64
+REFERENCE_TOKENS = 64
+ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+
+@dataclass(frozen=True)
+class RewardRun:
+    """What a run of reward training is given besides the model and the records."""
+
+    config: RewardConfig
+    max_length: int
+    seed: int
+    mesh: Mesh
+    folder: Path
+    fingerprint: str
+
+
+def train_reward(base: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> Model:
+    """Train a reward model on `train`, starting from a policy.
+
+    Raises UserError for comparisons that are too long or without any untied pair, and when training breaks down.
+    """
+    train = [record for record in train if any(pairs(record)) or run.config.loss == "plackett_luce"]
+    if not train:
+        raise UserError("preferences: no two responses to a prompt differ in rank; give some that do")
+    comparisons = encode(train, base.tokenizer, run.max_length)
+    reference = _reference_sequences(base, train, run)
+    model = _start(base, run)
+    if run.config.normalize:
+        gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
+        model = model.replace(head=fold_normalisation(model.head, gain, bias))
+    model = _fit(model, comparisons, run)
+    if run.config.normalize:
+        gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
+        model = model.replace(gain=gain, bias=bias)
+    return model
+
+
+def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[list[int]]:
+    """Let the starting policy answer some prompts: the samples that rewards are normalised on."""
+    if not run.config.normalize:
+        return []
+    prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
+    order = np.random.default_rng(run.seed).permutation(len(prompts))[:REFERENCE_SAMPLES]
+    chosen = [prompts[index] for index in order]
+    answers = generate(
+        base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32
+    )
+    return [prompt + answer for prompt, answer in zip(answers.prompt_ids, answers.ids, strict=True)]
+
+
+def _start(base: Model, run: RewardRun) -> Model:
+    """The starting policy with a fresh head, and fresh adapters where configured."""
+    adapter_key, head_key = jax.random.split(jax.random.key(run.seed))
+    lora = run.config.lora
+    spec = LoraSpec(lora.r, lora.alpha, tuple(lora.target_modules)) if lora else None
+    adapter = init_adapter(base.config, spec, adapter_key) if spec else None
+    return base.replace(role="reward", lora=spec, adapter=adapter, head=init_head(base.config, head_key))
+
+
+def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Model:
+    config, mesh = run.config, run.mesh
+    network = Network(model.config, model.lora, "base" if model.lora else None)
+    trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
+    bases = {"base": model.params} if model.lora else {}
+    if model.lora:
+        bases = {"base": placement.place_weights(mesh, Network(model.config), {"base": model.params})["base"]}
+    lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
+    lengths = [comparison.length for comparison in comparisons]
+    per_epoch = -(-len(comparisons) // lists)
+    total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
+    tx = make_optimizer(
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_ratio=config.warmup_ratio,
+        total_steps=total,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        **ADAM,
+    )
+    with placement.on(mesh):
+        weights = placement.place_weights(mesh, network, {**trained, "head": model.head})
+        optimizer = placement.place_optimizer(mesh, network, weights, tx)
+        count = jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh))
+        state = RewardState(weights, optimizer, count)
+        step_fn = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        compiled = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
+        candidates = max(len(comparison.sequences) for comparison in comparisons)
+        plan = functools.lru_cache(maxsize=2)(
+            lambda epoch: epoch_batches(lengths, lists, seed=run.seed, epoch=epoch)
+        )
+
+        def step(index: int, state: RewardState) -> tuple[RewardState, Mapping[str, jax.Array], None]:
+            batch = plan(index // per_epoch)[index % per_epoch]
+            arrays = to_arrays(comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
+            micro = jax.tree.map(
+                lambda x: np.asarray(x).reshape(config.gradient_accumulation_steps, -1, *x.shape[1:]), arrays
+            )
+            state, metrics = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
+            return state, metrics, None
+
+        state = run_loop(
+            step,
+            state,
+            total=total,
+            label="reward",
+            folder=run.folder,
+            fingerprint=run.fingerprint,
+            resume=config.resume == "auto",
+            save_steps=config.save_steps,
+            logging_steps=config.logging_steps,
+            shown={"loss": "loss", "acc": "accuracy"},
+        )
+    trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}
+    return dataclasses.replace(model, head=state.weights["head"], **trained_model)
+
+
