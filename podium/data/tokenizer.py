@@ -14,8 +14,15 @@ from podium.data.records import Message
 from podium.errors import UserError
 
 # Some templates write the day into the system turn. A fixed one keeps equal inputs equal; it is the date that Llama's
-# own template falls back to.
+# own template falls back to. Transformers lets only text into a template, so a macro stands in for its clock.
 TEMPLATE_DATE = datetime.date(2024, 7, 26)
+FIXED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(
+        f" | replace('{code}', '{TEMPLATE_DATE.strftime(code)}')" for code in ("%d", "%m", "%Y", "%b", "%B", "%A")
+    )
+    + " }}{%- endmacro -%}"
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PROBE = "Zq7"
 # A continuation is encoded behind one of these, where the tokenizer would otherwise put a word start before it.
@@ -181,18 +188,15 @@ def _template_error() -> type[Exception]:
     return TemplateError
 
 
-def _template_date(format: str) -> str:
-    return TEMPLATE_DATE.strftime(format)
-
-
 def _render(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
+    template = hf.get_chat_template()
     return str(
         hf.apply_chat_template(
             list(messages),
             add_generation_prompt=prompting,
             tokenize=False,
-            date_string=_template_date("%d %b %Y"),
-            strftime_now=_template_date,
+            chat_template=FIXED_CLOCK + template if "strftime_now" in template else template,
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
         )
     )
 
@@ -248,7 +252,7 @@ def _pad_id(hf: Any, eos_ids: tuple[int, ...]) -> int:
         return int(hf.pad_token_id)
     used = {*eos_ids, hf.bos_token_id}
     special = sorted((token_id, str(token)) for token_id, token in hf.added_tokens_decoder.items() if token.special)
-    template = str(hf.chat_template or "")
+    template = hf.get_chat_template() if hf.chat_template else ""
     idle = [(token_id, token) for token_id, token in special if token_id not in used and token not in template]
     named = [token_id for token_id, token in idle if "pad" in token.lower()]
     rest = [token_id for token_id, _ in idle]
