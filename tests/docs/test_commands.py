@@ -28,6 +28,7 @@ RUN = {"validate", "schema", "compile"}
 ELSEWHERE = {
     "run": "tests/kfp/test_run.py",
     "import-weights": "tests/models",
+    **dict.fromkeys(("submit", "status", "cancel", "logs"), "tests/kfp"),
     **dict.fromkeys(("prepare", "reward", "sample", "ppo", "evaluate", "export"), "tests/stages"),
 }
 # What belongs to the reader's machine, not to the project.

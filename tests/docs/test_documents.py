@@ -58,10 +58,14 @@ def test_commands_are_joined_and_freed_of_prompts_and_comments(tmp_path: Path) -
     page = tmp_path / "page.md"
     page.write_text(
         "```console\n$ podium run \\\n    a.yaml  # why\noutput\n```\n"
-        "```bash\n# a comment\nmake test\n```\n```python\nx\n```\n",
+        "```bash\n# a comment\nmake test\n```\n```python\nx\n```\n"
+        "```\npodium schema      the user's\npodium status RUN   podium logs RUN\n```\n```\nerror: x\n```\n",
         encoding="utf-8",
     )
     assert [(command.line, command.text) for command in documents.commands(page)] == [
         (2, "podium run a.yaml"),
         (8, "make test"),
+        (14, "podium schema"),
+        (15, "podium status RUN"),
+        (15, "podium logs RUN"),
     ]

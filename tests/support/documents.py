@@ -68,24 +68,33 @@ def blocks(document: Path) -> Iterator[Block]:
 def commands(document: Path) -> Iterator[Command]:
     """Yield the commands of a document's shell blocks; in `console` blocks those after a `$` prompt.
 
-    A block without a language is one where its first line calls a program of ours.
+    A block without a language is one where its first line calls a program of ours. Three spaces end a command there:
+    an explanation follows, or another command.
     """
     for block in blocks(document):
-        if block.language not in SHELL and (block.language or not OURS.match(block.text)):
-            continue
-        pending, start = "", 0
-        for number, line in enumerate(block.text.splitlines(), block.line):
-            text = line.strip()
-            if not pending:
-                if block.language == "console" and not text.startswith("$ "):
-                    continue
-                text, start = text.removeprefix("$ "), number
-            if text.endswith("\\"):
-                pending += text[:-1]
+        if block.language in SHELL:
+            yield from _lines(block)
+        elif not block.language and OURS.match(block.text):
+            for number, line in enumerate(block.text.splitlines(), block.line):
+                parts = [part for part in re.split(r" {3,}", line.strip()) if OURS.match(part)]
+                yield from (Command(document, number, shlex.join(shlex.split(part))) for part in parts)
+
+
+def _lines(block: Block) -> Iterator[Command]:
+    """Yield the commands of a shell block, continued lines joined, comments left out."""
+    pending, start = "", 0
+    for number, line in enumerate(block.text.splitlines(), block.line):
+        text = line.strip()
+        if not pending:
+            if block.language == "console" and not text.startswith("$ "):
                 continue
-            if words := shlex.split(pending + text, comments=True):
-                yield Command(document, start, shlex.join(words))
-            pending = ""
+            text, start = text.removeprefix("$ "), number
+        if text.endswith("\\"):
+            pending += text[:-1]
+            continue
+        if words := shlex.split(pending + text, comments=True):
+            yield Command(block.document, start, shlex.join(words))
+        pending = ""
 
 
 def links(document: Path) -> Iterator[tuple[int, str]]:
