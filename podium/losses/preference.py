@@ -88,7 +88,7 @@ def centering_loss(
     """Return the mean over lists of the mean of (s_i + s_j)^2 over the list's pairs, ties included.
 
     A comparison fixes scores up to a constant; a small multiple of this term fixes the constant near zero. Eisenstein
-    et al. 2023, "Helping or herding?", section 2, for pairs: `jnp.stack([chosen, rejected], 1)`.
+    et al. 2023, "Helping or herding?", equation 2, for pairs: `jnp.stack([chosen, rejected], 1)`.
     """
     counts = jnp.asarray(mask, bool)
     scores = masked.fill(scores, counts)

@@ -24,7 +24,7 @@ def make_schedule(
     """
     if lr_scheduler_type not in ("constant", "linear", "cosine"):
         raise ValueError(f'lr_scheduler_type is "constant", "linear" or "cosine", not {lr_scheduler_type!r}')
-    # Rounded first: 0.1 * 30 is 3.0000000000000004, and that is 3 updates, not 4.
+    # Rounded first: 0.07 * 100 is 7.000000000000001, and that is 7 updates, not 8.
     warmup = -int(-round(warmup_ratio * total_steps, 9) // 1)
 
     def schedule(count: Any) -> jax.Array:

@@ -43,9 +43,9 @@ def test_a_cosine_schedule_is_half_a_cosine():
     np.testing.assert_allclose(rates("cosine", 0.0, 4), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("ratio", "total", "updates"), [(0.1, 30, 3), (0.03, 10, 1), (0.31, 10, 4), (0.0, 10, 0)])
+@pytest.mark.parametrize(("ratio", "total", "updates"), [(0.07, 100, 7), (0.03, 10, 1), (0.31, 10, 4), (0.0, 10, 0)])
 def test_the_rise_takes_the_rounded_up_share(ratio, total, updates):
-    # In floating point 0.1 * 30 is more than 3.
+    # In floating point 0.07 * 100 is more than 7.
     expected = [2.0 * min((count + 1) / max(updates, 1), 1) for count in range(total + 1)]
     np.testing.assert_allclose(rates("constant", ratio, total), expected, rtol=1e-6)
 
