@@ -44,22 +44,32 @@ _BOUNDS = {
 def explain(error: ValidationError, document: Document) -> str:
     """Return the first few mistakes, a line each, in the order of the file."""
     details = error.errors(include_url=False)
-    meant = {hint_key(_keys(detail)) for detail in details if detail["type"] == "extra_forbidden"}
+    meant = {hint_key(_keys(detail, document)) for detail in details if detail["type"] == "extra_forbidden"}
     # A misspelt key is also a missing one: one line is enough.
-    details = [detail for detail in details if detail["type"] != "missing" or _keys(detail) not in meant]
+    details = [detail for detail in details if detail["type"] != "missing" or _keys(detail, document) not in meant]
     lines = list(dict.fromkeys(_line(detail, document) for detail in details))
     rest = len(lines) - _SHOWN
     return "\n".join(lines[:_SHOWN] + ([f"and {rest} more"] if rest > 0 else []))
 
 
 def _line(detail: ErrorDetails, document: Document) -> str:
-    keys = _keys(detail)
+    keys = _keys(detail, document)
     return f"{document.place(keys).where}: {dotted(keys) or 'configuration'}: {_reason(detail, keys)}"
 
 
-def _keys(detail: ErrorDetails) -> Keys:
-    """Return the path of the offending value; a check across fields names its field in the context."""
-    keys = tuple(key for key in detail["loc"] if key != "[key]")
+def _keys(detail: ErrorDetails, document: Document) -> Keys:
+    """Return the path of the offending value as the user wrote it.
+
+    A check across fields names its field in the context, and a single item that stands for a list of one has no index.
+    """
+    keys: Keys = ()
+    node: Any = document.data
+    for key in detail["loc"]:
+        if key == "[key]" or (isinstance(key, int) and not isinstance(node, list)):
+            continue
+        keys = (*keys, key)
+        is_item = isinstance(node, list) and isinstance(key, int)
+        node = node[key] if is_item else node.get(key) if isinstance(node, dict) else None
     field = detail.get("ctx", {}).get("field")
     return (*keys, *field.split(".")) if field else keys
 
@@ -80,7 +90,7 @@ def _reason(detail: ErrorDetails, keys: Keys) -> str:
         return f"write one of {wanted}; not {describe(value)}" + (f"; did you mean '{close}'?" if close else "")
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"write a number {words} {context[name]}, not {describe(value)}"
+        return f"write a number {words} {context[name]:g}, not {describe(value)}"
     if kind in _WANTED:
         return f"write {_WANTED[kind]}, not {describe(value)}"
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {describe(value)}"

@@ -94,7 +94,9 @@ def _override(document: Document, text: str) -> list[str]:
     new = renamed(keys)
     path = _put(document.data, new, convert(keys[-1], value), where)
     document.forget(path)
-    document.places[path] = Place(where, Path.cwd())
+    # The sections that were made on the way are the override's too.
+    for end in range(1, len(path) + 1):
+        document.places.setdefault(path[:end], Place(where, Path.cwd()))
     return ([] if new == keys else [f"{where}: {dotted(keys)} is read as {dotted(new)}"]) + rename(document)
 
 

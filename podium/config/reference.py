@@ -78,7 +78,8 @@ def _type(model: type[BaseModel], name: str) -> str:
     schema = model.model_json_schema()["properties"][name]
     limits = schema | next((option for option in schema.get("anyOf", []) if option.get("type") != "null"), {})
     words = [f"{sign} {limits[key]}" for key, sign in _LIMITS.items() if key in limits]
-    return " ".join([_type_name(model.model_fields[name].annotation), ", ".join(words)]).strip()
+    kind, null, _ = _type_name(model.model_fields[name].annotation).partition(" or null")
+    return " ".join([kind, ", ".join(words)]).strip() + null
 
 
 def _type_name(annotation: Any) -> str:
