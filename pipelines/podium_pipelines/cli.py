@@ -5,6 +5,7 @@ Nothing here imports kfp or the config when it is registered: `podium --help` mu
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +64,7 @@ def run_here(
     console.file.flush()
     local_run = require("podium_pipelines.run")
     summary = require("podium_pipelines.summary")
+    begin = time.monotonic()
     try:
         with termination_raises():
             local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
@@ -72,7 +74,7 @@ def run_here(
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
         typer.echo("\nStopped. The same command goes on from here.", err=True)
         raise typer.Exit(128 + number) from interrupt
-    summary.show(summary.read_summary(out.absolute()), console)
+    summary.show(summary.read_summary(out.absolute()), console, seconds=time.monotonic() - begin)
 
 
 def compile_(

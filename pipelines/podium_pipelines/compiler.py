@@ -7,7 +7,7 @@ from pathlib import Path
 from kfp import compiler
 
 from podium.config import PodiumConfig
-from podium_pipelines.parameters import data_paths, is_local
+from podium_pipelines.parameters import data_files
 from podium_pipelines.rlhf import Target, rlhf_pipeline
 
 
@@ -30,4 +30,5 @@ def _without_header(text: str) -> str:
 
 def local_paths(config: PodiumConfig) -> list[str]:
     """Return what the config names on this machine: a task elsewhere cannot read it."""
-    return [path for path in [*data_paths(config), config.model.name_or_path] if is_local(path)]
+    model = config.model.name_or_path
+    return [*data_files(config), *([model] if Path(model).exists() else [])]

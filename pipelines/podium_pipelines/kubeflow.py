@@ -52,7 +52,7 @@ class Kubeflow:
         with self._calls():
             found = self._client.get_run(run)
         details = found.run_details.task_details if found.run_details else None
-        stages = {task.display_name: plain_state(task.state) for task in details or () if task.display_name in STAGES}
+        stages = {task.display_name: plain_state(task.state) for task in details or ()}
         return RunState(plain_state(found.state), stages, (found.error.message or "") if found.error else "")
 
     def cancel(self, run: str) -> None:

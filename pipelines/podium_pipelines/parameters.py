@@ -1,5 +1,6 @@
 """What a config becomes as pipeline parameters."""
 
+import glob
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,16 @@ def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
     return {key: _without_nulls(value) for key, value in stage_config(config, stage).items()}
 
 
-def data_paths(config: PodiumConfig) -> list[str]:
-    """Return every data file or folder that the config names."""
+def data_files(config: PodiumConfig) -> list[str]:
+    """Return the data files and folders that the config names and this machine has; a pattern stands for its files."""
     data = config.data
     groups = (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts)
-    return [item.path for group in groups for item in group or ()]
+    named = [item.path for group in groups for item in group or ()]
+    return [found for path in named if "://" not in path for found in _matches(path)]
+
+
+def _matches(path: str) -> list[str]:
+    return [path] if Path(path).exists() else sorted(glob.glob(path))
 
 
 def data_digest_of(config: PodiumConfig) -> str:
@@ -30,15 +36,10 @@ def data_digest_of(config: PodiumConfig) -> str:
 
     It is a pipeline parameter, so that KFP's cache sees a changed file behind an unchanged name.
     """
-    here = [Path(path) for path in data_paths(config) if is_local(path)]
+    here = [Path(path) for path in data_files(config)]
     if not here:
         return ""
     return hashlib.sha256("".join(content_digest(path) for path in here).encode()).hexdigest()
-
-
-def is_local(path: str) -> bool:
-    """Tell whether a path is a file or folder of this machine."""
-    return "://" not in path and Path(path).exists()
 
 
 def content_digest(path: Path) -> str:

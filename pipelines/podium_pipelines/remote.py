@@ -15,7 +15,10 @@ FINISHED = frozenset({"succeeded", "failed", "canceled", "skipped", "error"})
 
 @dataclass(frozen=True)
 class RunState:
-    """A run as its service sees it; states are lower-case words such as running or succeeded."""
+    """A run as its service sees it; states are lower-case words such as running or succeeded.
+
+    `stages` also holds the tasks that the service added; `ordered` leaves them out.
+    """
 
     state: str
     stages: Mapping[str, str]

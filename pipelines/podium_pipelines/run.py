@@ -1,16 +1,14 @@
 """Run a config's whole pipeline on this machine."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from rich.console import Console
@@ -69,43 +67,27 @@ def run_pipeline(
 
 @dataclass
 class _Tasks:
-    """Run the containers that KFP asks for, with a line before and after each."""
+    """Run the containers that KFP asks for, with a line before each; a stage itself says how long it took."""
 
     console: Console
     start: "_Process | _Docker"
     begun: int = 0
 
     def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        stage, executor_input = read_command(command)
+        stage = stage_of(command)
         self.begun += 1
-        self._say(f"[{self.begun}/{len(STAGES)}] {stage}", "bold")
-        folder = Path(executor_input["outputs"]["outputFile"]).parent
-        if workdir.settle(folder, executor_input):
-            self._say("      its config or inputs changed since the last run: starting over", "yellow")
-        begin = time.monotonic()
+        self.console.print(f"[{self.begun}/{len(STAGES)}] {stage}", style="bold", markup=False, highlight=False)
+        self.console.file.flush()
         if status := self.start(image, command, env):
             raise StageFailed(stage, status)
-        self._say(f"      {stage} done in {duration(time.monotonic() - begin)}", "green")
-
-    def _say(self, text: str, style: str) -> None:
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-        self.console.file.flush()
 
 
-def read_command(command: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return stage and executor input of a stage's container command."""
+def stage_of(command: Sequence[str]) -> str:
+    """Return the stage of a container command."""
     size = len(PROGRAM)
-    if tuple(command[:size]) != PROGRAM or len(command) != size + 3 or command[size + 1] != "--executor-input":
+    if tuple(command[:size]) != PROGRAM or tuple(command[size + 1 : -1]) != ("--executor-input",):
         raise RuntimeError(f"not a stage of Podium: {command[: size + 2]}")
-    return command[size], json.loads(command[size + 2])
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a reader says it: 4.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return command[size]
 
 
 @dataclass(frozen=True)
@@ -132,8 +114,6 @@ class _Docker:
         self._remove(name)
         try:
             return run_process([*self.client, *self._arguments(name, env), image, *command], env={})
-        except FileNotFoundError as error:
-            raise UserError("--runner docker needs the docker command; install Docker or leave --runner out") from error
         finally:
             self._remove(name)
 

@@ -37,8 +37,8 @@ def read_summary(out: Path) -> Summary:
     )
 
 
-def show(summary: Summary, console: Console) -> None:
-    """Print a summary: tables on a terminal, plain lines elsewhere."""
+def show(summary: Summary, console: Console, *, seconds: float) -> None:
+    """Print a summary: tables on a terminal, plain lines elsewhere; `seconds` is how long the run took."""
     _line(console, "")
     _show_metrics(summary.metrics, console)
     show_sample = _show_sample_table if console.is_terminal else _show_sample_lines
@@ -46,6 +46,15 @@ def show(summary: Summary, console: Console) -> None:
         show_sample(sample, console)
     _line(console, f"Report  {summary.report}")
     _line(console, f"Model   {summary.model}")
+    _line(console, f"Done in {duration(seconds)}")
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a reader says it: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _artifacts(out: Path, stage: str) -> dict[str, Mapping[str, Any]]:

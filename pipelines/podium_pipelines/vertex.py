@@ -58,8 +58,7 @@ class Vertex:
         with _calls():
             job = aiplatform.PipelineJob.get(run)
             resource = job.gca_resource
-        details = {task.task_name: task for task in resource.job_detail.task_details}
-        stages = {name: plain_state(task.state.name) for name, task in details.items() if name in STAGES}
+        stages = {task.task_name: plain_state(task.state.name) for task in resource.job_detail.task_details}
         return RunState(plain_state(resource.state.name), stages, resource.error.message)
 
     def cancel(self, run: str) -> None:

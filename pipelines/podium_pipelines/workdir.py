@@ -1,25 +1,19 @@
-"""The folder of a local run: who may use it, and which stages in it are still valid."""
+"""The folder of a local run, and who may use it."""
 
 import fcntl
-import hashlib
-import json
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from podium.config import STAGES
 from podium.errors import UserError
-from podium_pipelines.parameters import content_digest
 
 LOCK = ".podium.lock"
 CONFIG = "config.yaml"
 PIPELINE = "pipeline.yaml"
 KFP_LOG = "kfp.log"
-TASK = "task.json"
 _OURS = (CONFIG, PIPELINE, *STAGES)
 
 
@@ -67,44 +61,6 @@ def _lock(descriptor: int, out: Path, patience_s: float) -> None:
                     f"another run (process {owner}) is using --out {out}; wait for it, stop it, or name another folder"
                 ) from None
             time.sleep(0.1)
-
-
-def settle(folder: Path, executor_input: Mapping[str, Any]) -> bool:
-    """Clear a stage's folder unless it was written for the same config and inputs; say whether these changed.
-
-    An unchanged folder stays as it is: a finished stage in it is kept, an interrupted one goes on from its checkpoints.
-    """
-    key = task_key(executor_input)
-    note = folder / TASK
-    if note.exists() and note.read_text(encoding="utf-8") == key:
-        return False
-    changed = note.exists()
-    if folder.exists():
-        # The note goes first: a removal that is cut short then leaves a folder that is cleared again.
-        note.unlink(missing_ok=True)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    write_text(note, key)
-    return changed
-
-
-def task_key(executor_input: Mapping[str, Any]) -> str:
-    """Return the digest of what a task works on: its parameters and the contents of its input artifacts."""
-    inputs = executor_input.get("inputs", {})
-    artifacts = inputs.get("artifacts", {})
-    content = {
-        "parameters": inputs.get("parameterValues", {}),
-        "artifacts": {
-            name: [_artifact_digest(item["uri"]) for item in artifacts[name]["artifacts"]] for name in artifacts
-        },
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _artifact_digest(uri: str) -> str:
-    """Return an artifact's digest, from its manifest where it has one: that lists every file's SHA-256."""
-    manifest = Path(uri, "manifest.json")
-    return content_digest(manifest if manifest.exists() else Path(uri))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,59 +1,16 @@
-"""Small parts of the local run: task keys, digests, times, the summary."""
+"""Small parts of the local run: digests, times, the summary."""
 
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from podium.config import PodiumConfig
-from podium_pipelines import workdir
 from podium_pipelines.parameters import content_digest, data_digest_of
-from podium_pipelines.run import StageFailed, duration, read_command
-from podium_pipelines.summary import Summary, prompt_text, show
-
-
-def executor_input(uri: Path, **parameters: Any) -> dict[str, Any]:
-    """Return what KFP hands a task with one input artifact."""
-    return {"inputs": {"parameterValues": parameters, "artifacts": {"prompts": {"artifacts": [{"uri": str(uri)}]}}}}
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    """Return an artifact folder with a manifest."""
-    folder = tmp_path / "prompts"
-    folder.mkdir()
-    (folder / "manifest.json").write_text('{"files": 1}')
-    return folder
-
-
-def test_a_task_key_follows_config_and_content_but_not_place(tmp_path: Path, artifact: Path) -> None:
-    key = workdir.task_key(executor_input(artifact, config={"seed": 1.0}))
-    assert key != workdir.task_key(executor_input(artifact, config={"seed": 2.0}))
-    elsewhere = artifact.rename(tmp_path / "moved")
-    assert key == workdir.task_key(executor_input(elsewhere, config={"seed": 1.0}))
-    (elsewhere / "manifest.json").write_text('{"files": 2}')
-    assert key != workdir.task_key(executor_input(elsewhere, config={"seed": 1.0}))
-
-
-def test_settle_keeps_what_is_valid_and_clears_the_rest(tmp_path: Path, artifact: Path) -> None:
-    folder = tmp_path / "out" / "sample"
-    assert workdir.settle(folder, executor_input(artifact, config={"seed": 1.0})) is False
-    (folder / "checkpoint").touch()
-    assert workdir.settle(folder, executor_input(artifact, config={"seed": 1.0})) is False
-    assert (folder / "checkpoint").exists()
-    assert workdir.settle(folder, executor_input(artifact, config={"seed": 2.0})) is True
-    assert [path.name for path in folder.iterdir()] == ["task.json"]
-
-
-def test_a_folder_that_was_half_cleared_is_cleared_again(tmp_path: Path, artifact: Path) -> None:
-    folder = tmp_path / "sample"
-    folder.mkdir()
-    (folder / "checkpoint").touch()
-    assert workdir.settle(folder, executor_input(artifact)) is False
-    assert not (folder / "checkpoint").exists()
+from podium_pipelines.run import StageFailed, stage_of
+from podium_pipelines.summary import Summary, duration, prompt_text, show
 
 
 def test_a_digest_follows_names_and_bytes(tmp_path: Path) -> None:
@@ -75,6 +32,7 @@ def test_data_elsewhere_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("{}")
     assert digest("gs://bucket/p.jsonl") == ""
     assert len(digest(f"{tmp_path}/p.jsonl")) == 64
+    assert digest(f"{tmp_path}/*.jsonl") == digest(f"{tmp_path}/p.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +57,8 @@ def test_a_signal_is_named_from_a_process_and_from_a_container(status: int, name
 
 def test_a_command_of_someone_else_is_not_run() -> None:
     with pytest.raises(RuntimeError, match="not a stage of Podium"):
-        read_command(["sh", "-c", "echo"])
-    assert read_command(["python", "-m", "podium", "ppo", "--executor-input", "{}"]) == ("ppo", {})
+        stage_of(["sh", "-c", "echo"])
+    assert stage_of(["python", "-m", "podium", "ppo", "--executor-input", "{}"]) == "ppo"
 
 
 SUMMARY = Summary(
@@ -122,7 +80,7 @@ SUMMARY = Summary(
 def shown(*, terminal: bool) -> str:
     """Return what `show` prints."""
     file = io.StringIO()
-    show(SUMMARY, Console(file=file, force_terminal=terminal, width=40, color_system=None))
+    show(SUMMARY, Console(file=file, force_terminal=terminal, width=40, color_system=None), seconds=200)
     return file.getvalue()
 
 
@@ -138,6 +96,7 @@ def test_the_summary_is_plain_lines_without_a_terminal() -> None:
         "",
         f"Report  {SUMMARY.report}",
         "Model   /model",
+        "Done in 3 min 20 s",
     ]
 
 

@@ -107,6 +107,7 @@ def test_kubeflow_in_single_user_mode_is_sent_no_namespace(kubeflow: Service) ->
 
 
 def test_waiting_says_each_change_once_and_leaves_out_kfp_s_own_tasks(kubeflow: Service) -> None:
+    kubeflow.fake.states = ("PENDING", "RUNNING", "RUNNING", "SUCCEEDED")
     lines = kubeflow.submit("--wait").stdout.splitlines()[2:]
     assert lines == ["prepare   running", "reward    running", "prepare   succeeded", "reward    succeeded"]
 

@@ -43,6 +43,11 @@ def tiny(**platform: Any) -> PodiumConfig:
         {
             "model": {"name_or_path": "gs://bucket/model"},
             "data": {"preferences": "gs://bucket/preferences.jsonl", "prompts": "gs://bucket/prompts.jsonl"},
+            "sample": {"max_prompts": 3},
+            "reward": {"max_steps": 4, "lora": {}},
+            "ppo": {"kl_target": 5},
+            "evaluation": {"confidence": 0.9},
+            "export": {"dtype": "bfloat16"},
             "platform": platform,
         }
     )
