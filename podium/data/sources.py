@@ -225,7 +225,10 @@ def _csv_rows(path: str, content: bytes, *, delimiter: str) -> Iterator[Row | Re
     # Bytes that are not UTF-8 become lone surrogates, so that only their own rows are refused.
     text = content.decode("utf-8-sig", errors="surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise UserError(f"{path}:1: the header is not CSV: {error}; write one name for each column") from None
     if len(set(header)) < len(header) or not all(name.strip() for name in header):
         raise UserError(f"{path}:1: the header needs one name for each column, each once; it is {header}")
     while True:
