@@ -1,0 +1,95 @@
+"""Compute the log-probabilities of given answers under a model, in batches of fixed shape."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from podium.generation.sampler import WIDTH_STEP, left_pad
+from podium.losses.logprobs import token_logprobs
+from podium.losses.masked import fill
+from podium.models import transformer
+from podium.models.bundle import Model
+from podium.models.config import TransformerConfig
+from podium.models.lora import LoraSpec
+
+Tree = Any
+
+
+def answer_logprobs(
+    model: Model,
+    prompt_ids: Sequence[Sequence[int]],
+    answer_ids: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Sum log softmax(logits / temperature) over the tokens of each answer; float64 [answers], 0 for an empty one.
+
+    Answers of like length share a batch; widths are rounded up, so that few programs are compiled. A figure does not
+    depend on what else is in its batch.
+    """
+    if len(prompt_ids) != len(answer_ids):
+        raise ValueError(f"{len(prompt_ids)} prompts for {len(answer_ids)} answers")
+    sums = np.zeros(len(answer_ids))
+    order = sorted(range(len(answer_ids)), key=lambda row: (len(prompt_ids[row]), len(answer_ids[row]), row))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        fillers: list[Sequence[int]] = [[]] * (batch_size - len(rows))
+        prompts = [prompt_ids[row] for row in rows] + fillers
+        answers = [answer_ids[row] for row in rows] + fillers
+        pad_id = model.tokenizer.pad_id
+        prompt, prompt_mask = left_pad(prompts, _width(prompts), pad_id)
+        answer, answer_mask = right_pad(answers, _width(answers), pad_id)
+        out = _sums(
+            model.config,
+            model.params,
+            model.adapter,
+            np.concatenate([prompt, answer], axis=1),
+            np.concatenate([prompt_mask, answer_mask], axis=1),
+            lora=model.lora,
+            split=prompt.shape[1],
+            temperature=temperature,
+        )
+        sums[rows] = np.asarray(out, np.float64)[: len(rows)]
+        if progress is not None:
+            progress(start + len(rows), len(order))
+    return sums
+
+
+def right_pad(rows: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Align rows of ids to the left edge of [rows, width]; returns (ids int32, mask boolean)."""
+    ids = np.full((len(rows), width), pad_id, np.int32)
+    mask = np.zeros((len(rows), width), bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = True
+    return ids, mask
+
+
+def _width(rows: Sequence[Sequence[int]]) -> int:
+    return -(-max(1, *(len(row) for row in rows)) // WIDTH_STEP) * WIDTH_STEP
+
+
+@functools.partial(jax.jit, static_argnames=("config", "lora", "split", "temperature"))
+def _sums(
+    config: TransformerConfig,
+    params: Tree,
+    adapter: Tree | None,
+    ids: jax.Array,
+    mask: jax.Array,
+    *,
+    lora: LoraSpec | None,
+    split: int,
+    temperature: float,
+) -> jax.Array:
+    """Sum per row over the columns from `split` on; logits exist at those positions only.
+
+    The last prompt column predicts the first answer token, which is why prompts are padded on the left.
+    """
+    hidden = transformer.forward(config, params, ids, mask, adapter=adapter, lora=lora)
+    logits = transformer.logits(config, params, hidden[:, split - 1 : -1])
+    return fill(token_logprobs(logits, ids[:, split:], temperature=temperature), mask[:, split:]).sum(axis=1)
