@@ -47,7 +47,8 @@ class MetricsWriter:
                 path.unlink()
         self._file = (self._folder / METRICS_FILE).open("a", encoding="utf-8")
         purge = None if resume_step is None else resume_step + 1
-        self._events = SummaryWriter(str(events), purge_step=purge)
+        # The suffix keeps a run that is resumed within the second from overwriting the file it goes on from.
+        self._events = SummaryWriter(str(events), purge_step=purge, filename_suffix=f".{purge or 0}")
 
     def __enter__(self) -> "MetricsWriter":
         return self

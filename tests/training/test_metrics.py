@@ -40,7 +40,9 @@ def test_a_line_holds_step_time_and_plain_numbers(tmp_path):
 
 def test_a_new_run_removes_the_numbers_of_the_old(tmp_path):
     write(tmp_path, [1, 2, 3])
+    (tmp_path / "tensorboard" / "events.out.tfevents.1000000000.host").touch()
     write(tmp_path, [1])
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
     assert [row["step"] for row in read_metrics(tmp_path)] == [1]
     assert [event.step for event in events(tmp_path) if event.summary.value] == [1]
 
@@ -50,8 +52,9 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
     write(tmp_path, [4, 5, 6], resume_step=3)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
     # TensorBoard drops what lies at or behind the step of a START record.
-    starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]
-    assert starts == [4]
+    found = events(tmp_path)
+    assert [event.step for event in found if event.summary.value] == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert [event.step for event in found if event.HasField("session_log")] == [4]
 
 
 def test_resuming_before_the_first_line_was_written_starts_an_empty_file(tmp_path):
