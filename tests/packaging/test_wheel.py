@@ -52,17 +52,18 @@ def test_claims_exactly_three_import_names(unpacked: Path) -> None:
     assert names - {info} == NAMES
 
 
-def test_holds_every_module_of_the_source_and_the_type_markers(unpacked: Path) -> None:
+def test_holds_every_file_of_the_packages(unpacked: Path) -> None:
     for root, name in (
         (ROOT, "podium"),
         (ROOT / "components", "podium_components"),
         (ROOT / "pipelines", "podium_pipelines"),
     ):
-        source = {path.relative_to(root) for path in (root / name).rglob("*.py")} | {Path(name, "py.typed")}
-        wheel = {
-            path.relative_to(unpacked) for path in (unpacked / name).rglob("*") if path.suffix in (".py", ".typed")
+        source = {
+            path.relative_to(root) for path in (root / name).rglob("*") if path.suffix != ".pyc" and path.is_file()
         }
+        wheel = {path.relative_to(unpacked) for path in (unpacked / name).rglob("*") if path.is_file()}
         assert wheel == source
+        assert Path(name, "py.typed") in wheel
 
 
 def test_base_requirements_are_light(unpacked: Path) -> None:
