@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
-from podium.config import STAGES, load_config_text
-from support.pipeline_runs import Runs
+from podium.config import STAGES, load_config
+from support.pipeline_runs import Runs, make_runs
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -34,32 +35,52 @@ def alive(fragment: str) -> list[str]:
     return [command for command in commands if fragment in command and "stand_in" in command]
 
 
-def test_every_stage_runs_once_in_order_and_the_results_are_shown(runs: Runs) -> None:
-    status, output, errors = runs.finish()
-    assert (status, errors) == (0, "")
-    assert runs.events == [f"{stage} started at 0" for stage in STAGES]
-    headers = [line for line in output.splitlines() if line.startswith("[")]
+@dataclass(frozen=True)
+class Finished:
+    """A run that went well, and what it printed."""
+
+    runs: Runs
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Run a pipeline once for the tests that only look at its results."""
+    runs = make_runs(tmp_path_factory.mktemp("finished"))
+    return Finished(runs, *runs.finish("ppo.max_steps=7"))
+
+
+def test_every_stage_runs_once_in_order(finished: Finished) -> None:
+    assert (finished.status, finished.errors) == (0, "")
+    assert finished.runs.events == [f"{stage} started at 0" for stage in STAGES]
+    headers = [line for line in finished.output.splitlines() if line.startswith("[")]
     assert headers == [f"[{number}/6] {stage}" for number, stage in enumerate(STAGES, 1)]
-    assert "Done in " in output.splitlines()[-1]
-    assert f"Report  {runs.out}/report.html" in output
-    assert f"Model   {runs.out}/export/model" in output
+
+
+def test_the_results_are_shown(finished: Finished) -> None:
+    output, out = finished.output, finished.runs.out
+    assert f"Report  {out}/report.html" in output
+    assert f"Model   {out}/export/model" in output
     assert "win_rate  0.75" in output
     assert output.count("Before  before (reward -0.50)") == 3
     assert "Prompt  question [b]2[/b]" in output
+    assert output.splitlines()[-1].startswith("Done in ")
 
 
-def test_kfp_itself_says_nothing(runs: Runs) -> None:
-    _, output, _ = runs.finish()
-    assert "finished with status" not in output
-    assert "finished with status" in (runs.out / "kfp.log").read_text()
+def test_kfp_itself_says_nothing(finished: Finished) -> None:
+    assert "finished with status" not in finished.output
+    assert "finished with status" in (finished.runs.out / "kfp.log").read_text()
 
 
-def test_outputs_lie_under_the_stage_and_the_resolved_config_beside_them(runs: Runs) -> None:
-    runs.finish("ppo.max_steps=7")
-    assert (runs.out / "reward" / "reward_model" / "manifest.json").exists()
-    resolved = load_config_text((runs.out / "config.yaml").read_text())
+def test_outputs_lie_under_the_stage_and_the_resolved_config_beside_them(finished: Finished) -> None:
+    out = finished.runs.out
+    assert (out / "reward" / "reward_model" / "manifest.json").exists()
+    resolved = load_config(out / "config.yaml")
     assert (resolved.ppo.max_steps, resolved.reward.lora) == (7, None)
-    assert yaml.safe_load((runs.out / "pipeline.yaml").read_text())["pipelineInfo"]["name"] == "rlhf"
+    assert resolved.data.prompts[0].path == str(finished.runs.folder / "prompts.jsonl")
+    assert yaml.safe_load((out / "pipeline.yaml").read_text())["pipelineInfo"]["name"] == "rlhf"
 
 
 def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:

@@ -48,3 +48,13 @@ class Runs:
         process = self.start(*overrides, options=options, **stand_in)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
+
+
+def make_runs(folder: Path) -> Runs:
+    """Write a small config and its data files into a folder."""
+    (folder / "preferences.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    (folder / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    (folder / "rlhf.yaml").write_text(
+        "model: {name_or_path: tiny}\ndata: {preferences: preferences.jsonl, prompts: prompts.jsonl}\n"
+    )
+    return Runs(folder)
