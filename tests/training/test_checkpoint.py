@@ -159,7 +159,7 @@ def test_a_run_killed_inside_a_save_ends_as_if_it_had_not_been(tmp_path):
 
 # A limit on the size of a file stands for the full disk: it needs no privileges, and the failure is the same write().
 FULL = """
-import resource, signal, sys
+import os, resource, signal, sys
 import jax
 from podium.errors import UserError
 from podium.training.checkpoint import Checkpoints
@@ -173,6 +173,7 @@ with Checkpoints(sys.argv[1], keep=2) as checkpoints:
         checkpoints.save(2, {"x": state["x"] + 1}, {"a": 2})
     except UserError as error:
         print(error)
+    print(os.listdir(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     restored = checkpoints.restore_latest(state)
     print(restored.step, restored.extra, bool((restored.state["x"] == state["x"]).all()))
@@ -185,9 +186,10 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
     folder = tmp_path / "run"
     ended = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
-    message, intact, again = ended.stdout.splitlines()
+    message, left, intact, again = ended.stdout.splitlines()
     assert message.startswith(f"{folder}: no room for the checkpoint of step 2 (4 MB)")
     assert "the checkpoint of step 1 is intact" in message
+    assert left == "['1']"
     assert intact == "1 {'a': 1} True"
     assert again == "{'a': 3}"
     assert "Traceback" not in ended.stderr
