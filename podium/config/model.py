@@ -39,6 +39,11 @@ class LoraConfig(Section):
     r: Positive = Field(16, description="Rank of each adapter.")
     alpha: PositiveFloat = Field(32.0, description="The adapter's output is scaled by alpha / r.")
     target_modules: tuple[Projection, ...] = Field(ALL_PROJECTIONS, description="Projections that get an adapter.")
+    layers: Positive | None = Field(
+        None,
+        description="How many of the last layers get adapters; null: all. The backward pass stops below them, and "
+        "policy, reference, critic and reward model compute the layers below once for all.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

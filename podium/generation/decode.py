@@ -60,7 +60,7 @@ def respond(
     batch, prompt = prompt_ids.shape
     slots = prompt + max_new_tokens
     if unroll:
-        params, adapter = _unstack(config, params, adapter)
+        params, adapter = _unstack(params, adapter)
     hidden, caches = transformer.prefill(
         config, params, prompt_ids, prompt_mask, slots=slots, adapter=adapter, lora=lora
     )
@@ -112,13 +112,11 @@ def respond(
     filled = jnp.pad(prompt_mask, ((0, 0), (0, max_new_tokens)))
     position = jnp.sum(prompt_mask.astype(jnp.int32), axis=1)
     loop = _Loop(start + 1, ids, filler | ended, filled, position, caches, first)
-    return jax.lax.while_loop(
-        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), body, loop
-    ).responses
+    return jax.lax.while_loop(lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), body, loop).responses
 
 
-def _unstack(config: TransformerConfig, params: Tree, adapter: Tree | None) -> tuple[Tree, Tree | None]:
-    params = {**params, "blocks": transformer.unstack(params["blocks"], config.layers)}
+def _unstack(params: Tree, adapter: Tree | None) -> tuple[Tree, Tree | None]:
+    params = {**params, "blocks": transformer.unstack(params["blocks"])}
     if adapter:
-        adapter = {**adapter, "blocks": transformer.unstack(adapter["blocks"], config.layers)}
+        adapter = {**adapter, "blocks": transformer.unstack(adapter["blocks"])}
     return params, adapter

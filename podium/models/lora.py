@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from podium.errors import UserError
 
@@ -19,12 +20,14 @@ TARGETS = ATTENTION_TARGETS + MLP_TARGETS
 class LoraSpec:
     """Rank, scale numerator and adapted projections of an adapter; hashable, static under jit.
 
-    Raises UserError for a rank below 1, no target, or a target that is no projection of the block.
+    `layers` is how many of the last layers are adapted, None for all: the backward pass stops below them, and
+    networks over one base share everything below. Raises UserError for a rank below 1, no target, or a target that is no projection of the block.
     """
 
     r: int
     alpha: float
     target_modules: tuple[str, ...] = TARGETS
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.target_modules if name not in TARGETS]
@@ -37,6 +40,14 @@ class LoraSpec:
     @property
     def scale(self) -> float:
         return self.alpha / self.r
+
+    def first_layer(self, total: int) -> int:
+        """The first adapted layer of a model of `total`; raises UserError for more adapted layers than there are."""
+        if self.layers is None:
+            return 0
+        if not 1 <= self.layers <= total:
+            raise UserError(f"lora.layers: {self.layers} of a model of {total} layers; write 1 to {total}")
+        return total - self.layers
 
     def rank(self, module: str) -> int:
         """The adapter's rank on a projection; 0 where it has none."""
@@ -57,8 +68,10 @@ def merge_adapter(params: Tree, adapter: Tree, lora: LoraSpec) -> Tree:
     """Fold an adapter into the stacked kernels: W + (alpha / r) A B, in float32."""
     if "lora_a" in adapter:
         kernel, a, b = params["kernel"], adapter["lora_a"], adapter["lora_b"]
-        product = jax.vmap(lambda left, right: jax.numpy.tensordot(left, right, axes=1))(a, b)
-        return {**params, "kernel": (kernel + lora.scale * product).astype(kernel.dtype)}
+        product = jax.vmap(lambda left, right: jnp.tensordot(left, right, axes=1))(a, b)
+        added = kernel[kernel.shape[0] - a.shape[0] :] + lora.scale * product
+        lower = kernel[: kernel.shape[0] - a.shape[0]]
+        return {**params, "kernel": jnp.concatenate([lower, added]).astype(kernel.dtype)}
     return {
         name: merge_adapter(value, adapter[name], lora) if name in adapter else value for name, value in params.items()
     }

@@ -6,7 +6,6 @@ a decode loop on a CPU runs faster (no slice of the weights is copied per token)
 """
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +95,9 @@ def init_params(config: TransformerConfig, key: jax.Array, lora: LoraSpec | None
         part_key = jax.random.fold_in(key, number)
         if part == "blocks":
             params[part], adapter = jax.vmap(lambda k: draw("blocks", k))(jax.random.split(part_key, config.layers))
-            adapters = {"blocks": adapter} if lora else {}
+            if lora:
+                first = lora.first_layer(config.layers)
+                adapters = {"blocks": jax.tree.map(lambda leaf: leaf[first:], adapter)}
         else:
             params[part], _ = draw(part, part_key)
     return params, adapters
@@ -131,9 +132,10 @@ def abstract_params(config: TransformerConfig, lora: LoraSpec | None = None) -> 
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), lora))
 
 
-def unstack(tree: Tree, layers: int) -> tuple[Tree, ...]:
+def unstack(tree: Tree) -> tuple[Tree, ...]:
     """Turn a stacked tree into a tuple of single-layer trees."""
-    return tuple(jax.tree.map(operator.itemgetter(index), tree) for index in range(layers))
+    layers = jax.tree.leaves(tree)[0].shape[0]
+    return tuple(jax.tree.map(lambda leaf, index=index: leaf[index], tree) for index in range(layers))
 
 
 def positions_from_mask(mask: jax.Array) -> jax.Array:
@@ -169,30 +171,61 @@ def _run_blocks(
     return jax.lax.scan(lambda carry, xs: layer(carry, *xs), x, (blocks, caches))
 
 
-def _hidden(
+def _layers(blocks: Tree, first: int, last: int, total: int) -> Tree:
+    """Layers first .. last - 1 of a stacked tree or of a tuple, caches alike."""
+    if isinstance(blocks, tuple) and not isinstance(blocks, KeyValues):
+        return blocks[first:last]
+    return blocks if (first, last) == (0, total) else jax.tree.map(lambda leaf: leaf[first:last], blocks)
+
+
+def _join(first: Caches | None, second: Caches | None) -> Caches | None:
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, KeyValues):
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), first, second)
+    return (*first, *second)
+
+
+def _span(
     config: TransformerConfig,
     params: Tree,
     adapter: Tree | None,
     lora: LoraSpec | None,
-    ids: jax.Array,
+    x: jax.Array,
     context: Context,
-    caches: Caches | None,
+    caches: Caches | None = None,
     *,
-    keep: bool,
+    first: int = 0,
+    last: int | None = None,
+    keep: bool = False,
     remat: bool = False,
 ) -> tuple[jax.Array, Caches | None]:
-    spec = lora if adapter else None
+    """Run layers first .. last - 1: those below the adapter's as they are, the others with it."""
+    total = config.layers
+    last = total if last is None else last
+    adapted = lora.first_layer(total) if adapter and lora else last
+    kept: Caches | None = None
+    for low, high, spec in ((first, min(adapted, last), None), (max(adapted, first), last, lora)):
+        if low >= high:
+            continue
+        blocks = _layers(params["blocks"], low, high, total)
+        if spec is not None and adapter:
+            extra = _layers(adapter["blocks"], low - adapted, high - adapted, total - adapted)
+            pairs = zip(blocks, extra, strict=True) if isinstance(blocks, tuple) else ()
+            blocks = tuple(overlay(*pair) for pair in pairs) or overlay(blocks, extra)
+        part = None if caches is None else _layers(caches, low, high, total)
+        x, memories = _run_blocks(config, spec, blocks, x, context, part, keep=keep, remat=remat)
+        kept = _join(kept, memories)
+    return x, kept
+
+
+def _embed(config: TransformerConfig, params: Tree, ids: jax.Array) -> jax.Array:
     x = jnp.take(params["embedder"]["table"], ids, axis=0).astype(config.dtype)
-    x = constrain(x, "batch", "time", "activation")
-    blocks = params["blocks"]
-    if adapter:
-        layers = adapter["blocks"]
-        if isinstance(blocks, tuple):
-            blocks = tuple(overlay(block, layers[i]) for i, block in enumerate(blocks))
-        else:
-            blocks = overlay(blocks, layers)
-    x, caches = _run_blocks(config, spec, blocks, x, context, caches, keep=keep, remat=remat)
-    return _bind(config, None, "final_norm", params["final_norm"])(x), caches
+    return constrain(x, "batch", "time", "activation")
+
+
+def _norm(config: TransformerConfig, params: Tree, x: jax.Array) -> jax.Array:
+    return _bind(config, None, "final_norm", params["final_norm"])(x)
 
 
 def _causal_context(config: TransformerConfig, mask: jax.Array) -> Context:
@@ -210,16 +243,29 @@ def forward(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
+    lower: jax.Array | None = None,
+    first: int = 0,
     remat: bool = False,
 ) -> jax.Array:
     """Hidden states [batch, time, embed], after the final norm, of ids [batch, time] under a boolean mask.
 
     Positions come from the mask: padding on either side changes nothing at real tokens. `adapter` with its `lora`
-    switches the low-rank path on. `remat` recomputes each block in the backward pass instead of keeping it.
+    switches the low-rank path on. `lower`, from `lower_layers`, stands in for the first `first` layers. `remat`
+    recomputes each block in the backward pass instead of keeping it.
     """
+    x = _embed(config, params, ids) if lower is None else lower
     context = _causal_context(config, mask)
-    hidden, _ = _hidden(config, params, adapter, lora, ids, context, None, keep=False, remat=remat)
-    return hidden
+    x, _ = _span(config, params, adapter, lora, x, context, first=first, remat=remat)
+    return _norm(config, params, x)
+
+
+def lower_layers(config: TransformerConfig, params: Tree, ids: jax.Array, mask: jax.Array, *, last: int) -> jax.Array:
+    """Residual stream [batch, time, embed] behind the first `last` layers, without adapters.
+
+    Networks over one frozen base whose adapters all sit higher share it: it is computed once for all of them.
+    """
+    x = _embed(config, params, ids)
+    return _span(config, params, None, None, x, _causal_context(config, mask), last=last)[0]
 
 
 def prefill(
@@ -233,9 +279,11 @@ def prefill(
     lora: LoraSpec | None = None,
 ) -> tuple[jax.Array, Caches]:
     """Run the prompt and open a cache of `slots` positions; returns hidden states and the cache."""
-    hidden, caches = _hidden(config, params, adapter, lora, ids, _causal_context(config, mask), None, keep=True)
+    x = _embed(config, params, ids)
+    x, caches = _span(config, params, adapter, lora, x, _causal_context(config, mask), keep=True)
     free = slots - ids.shape[1]
-    return hidden, jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)]), caches)
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)]), caches)
+    return _norm(config, params, x), padded
 
 
 def decode_step(
@@ -256,8 +304,9 @@ def decode_step(
     """
     cos, sin = rope_tables(config, positions[:, None])
     context = Context(cos, sin, filled[:, None, :], slot)
-    hidden, caches = _hidden(config, params, adapter, lora, ids[:, None], context, caches, keep=True)
-    return hidden[:, 0], caches
+    x = _embed(config, params, ids[:, None])
+    x, caches = _span(config, params, adapter, lora, x, context, caches, keep=True)
+    return _norm(config, params, x)[:, 0], caches
 
 
 def logits(config: TransformerConfig, params: Tree, hidden: jax.Array) -> jax.Array:

@@ -14,13 +14,15 @@ class Rollout(NamedTuple):
     """Prompts with their sampled responses.
 
     ids, mask: [batch, prompt + response], prompts aligned right, responses left; response_mask: [batch, response].
-    finished: boolean [batch], the response ended by itself.
+    finished: boolean [batch], the response ended by itself. lower: [batch, prompt + response, embed], what the layers
+    that all networks share made of it, or None.
     """
 
     ids: jax.Array
     mask: jax.Array
     response_mask: jax.Array
     finished: jax.Array
+    lower: jax.Array | None = None
 
 
 class Experience(NamedTuple):

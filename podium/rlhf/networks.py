@@ -35,14 +35,36 @@ class Network:
         return weights["base"] if self.base is None else bases[self.base]
 
     def hidden(
-        self, bases: Bases, weights: Weights, ids: jax.Array, mask: jax.Array, *, remat: bool = False
+        self,
+        bases: Bases,
+        weights: Weights,
+        ids: jax.Array,
+        mask: jax.Array,
+        *,
+        lower: jax.Array | None = None,
+        first: int = 0,
     ) -> jax.Array:
-        """Hidden states [batch, time, embed] of ids and mask [batch, time]."""
+        """Hidden states [batch, time, embed] of ids and mask [batch, time].
+
+        `lower` is what the first `first` layers made of them, where networks share those.
+        """
         ids, mask = constrain(ids, "batch", "time"), constrain(mask, "batch", "time")
-        adapter = weights.get("adapter")
         return transformer.forward(
-            self.config, self.params(bases, weights), ids, mask, adapter=adapter, lora=self.lora, remat=remat
+            self.config,
+            self.params(bases, weights),
+            ids,
+            mask,
+            adapter=weights.get("adapter"),
+            lora=self.lora,
+            lower=lower,
+            first=first,
         )
+
+    def first_own_layer(self, weights: Weights) -> int:
+        """How many of the lowest layers are the base's own, without an adapter."""
+        if self.lora is None or "adapter" not in weights:
+            return self.config.layers
+        return self.lora.first_layer(self.config.layers)
 
     def logits(self, bases: Bases, weights: Weights, hidden: jax.Array) -> jax.Array:
         return transformer.logits(self.config, self.params(bases, weights), hidden)
@@ -68,13 +90,24 @@ def response_logprobs(
     *,
     prompt: int,
     temperature: float,
+    lower: jax.Array | None = None,
+    first: int = 0,
 ) -> jax.Array:
     """Log-probabilities [batch, response] of ids [batch, prompt + response]; logits at response positions only."""
-    hidden = response_hidden(network.hidden(bases, weights, ids, mask), prompt)
+    hidden = response_hidden(network.hidden(bases, weights, ids, mask, lower=lower, first=first), prompt)
     return token_logprobs(network.logits(bases, weights, hidden), ids[:, prompt:], temperature=temperature)
 
 
-def sequence_scores(network: Network, bases: Bases, weights: Weights, ids: jax.Array, mask: jax.Array) -> jax.Array:
+def sequence_scores(
+    network: Network,
+    bases: Bases,
+    weights: Weights,
+    ids: jax.Array,
+    mask: jax.Array,
+    *,
+    lower: jax.Array | None = None,
+    first: int = 0,
+) -> jax.Array:
     """One score per row of ids [batch, time], read at its last real token; float32 [batch]."""
-    hidden = network.hidden(bases, weights, ids, mask)
+    hidden = network.hidden(bases, weights, ids, mask, lower=lower, first=first)
     return apply_head(weights["head"], last_token(hidden, mask))

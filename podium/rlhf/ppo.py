@@ -18,13 +18,14 @@ from podium.generation.sampling import Sampling
 from podium.losses import masked
 from podium.losses.logprobs import entropy, token_logprobs
 from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
+from podium.models import transformer
 from podium.models.heads import apply_head
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights, response_hidden, response_logprobs, sequence_scores
 
 Tree = Any
-# (frozen, ids [batch, time], mask) -> scores [batch]; a reward model, or any function of the tokens.
-ScoreFn = Callable[["Frozen", jax.Array, jax.Array], jax.Array]
+# (frozen, rollout) -> scores [batch]; a reward model, or any function of the tokens.
+ScoreFn = Callable[["Frozen", Rollout], jax.Array]
 
 
 class Frozen(NamedTuple):
@@ -65,7 +66,10 @@ class StepOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class PpoSpec:
-    """Everything about the step that is fixed at compile time."""
+    """Everything about the step that is fixed at compile time.
+
+    shared_layers: how many of the lowest layers are the same frozen ones in every network; computed once a step.
+    """
 
     policy: Network
     reference: Network
@@ -84,15 +88,24 @@ class PpoSpec:
     kl_target: float | None
     kl_horizon: float
     unroll_decode: bool
+    shared_layers: int = 0
 
     @property
     def single_update(self) -> bool:
         return self.num_ppo_epochs * self.num_mini_batches * self.gradient_accumulation_steps == 1
 
 
-def reward_scores(network: Network) -> ScoreFn:
+def reward_scores(network: Network, shared_layers: int) -> ScoreFn:
     """Score with a reward model; gain and bias are folded into its head."""
-    return lambda frozen, ids, mask: sequence_scores(network, frozen.bases, frozen.reward, ids, mask)
+
+    def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
+        lower = rollout.lower if network.base == "policy" else None
+        first = 0 if lower is None else shared_layers
+        return sequence_scores(
+            network, frozen.bases, frozen.reward, rollout.ids, rollout.mask, lower=lower, first=first
+        )
+
+    return score
 
 
 def init_state(
@@ -121,8 +134,13 @@ def make_step(
         key, rollout_key, order_key = jax.random.split(state.key, 3)
         rollout = sample_rollout(spec, frozen.bases, state.weights["policy"], prompts, rollout_key)
         prompt = prompts.ids.shape[1]
-        raw = score(frozen, rollout.ids, rollout.mask)
-        scores = adjust_scores(raw, rollout.finished, spec.rewards)
+        if spec.shared_layers:
+            base = spec.reference.params(frozen.bases, {})
+            lower = transformer.lower_layers(
+                spec.reference.config, base, rollout.ids, rollout.mask, last=spec.shared_layers
+            )
+            rollout = rollout._replace(lower=lower)
+        scores = adjust_scores(score(frozen, rollout), rollout.finished, spec.rewards)
         ref_logprobs = response_logprobs(
             spec.reference,
             frozen.bases,
@@ -131,14 +149,14 @@ def make_step(
             rollout.mask,
             prompt=prompt,
             temperature=spec.sampling.temperature,
+            lower=rollout.lower,
+            first=spec.shared_layers,
         )
         judged = _Judged(rollout, ref_logprobs, scores)
         if spec.single_update:
             weights, optimizer, metrics, stats = _update_once(spec, optimizers, state, frozen.bases, judged)
         else:
-            weights, optimizer, metrics, stats = _update_many(
-                spec, optimizers, state, frozen.bases, judged, order_key
-            )
+            weights, optimizer, metrics, stats = _update_many(spec, optimizers, state, frozen.bases, judged, order_key)
         kl_coef = state.kl_coef
         if spec.kl_target is not None:
             kl_coef = adapt_kl_coef(
@@ -190,15 +208,21 @@ def _evaluate(
     """Log-probabilities, values and entropies [batch, response] under the weights being trained."""
     response = rollout.response_mask.shape[1]
     prompt = rollout.ids.shape[1] - response
-    hidden = response_hidden(spec.policy.hidden(bases, weights["policy"], rollout.ids, rollout.mask), prompt)
+
+    def states(network: Network, own: Weights) -> jax.Array:
+        hidden = network.hidden(
+            bases, own, rollout.ids, rollout.mask, lower=rollout.lower, first=spec.shared_layers
+        )
+        return response_hidden(hidden, prompt)
+
+    hidden = states(spec.policy, weights["policy"])
     logits = spec.policy.logits(bases, weights["policy"], hidden)
     temperature = spec.sampling.temperature
     logprobs = token_logprobs(logits, rollout.ids[:, prompt:], temperature=temperature)
     if spec.critic is None:
         values = apply_head(weights["policy"]["head"], hidden)
     else:
-        trunk = spec.critic.hidden(bases, weights["critic"], rollout.ids, rollout.mask)
-        values = apply_head(weights["critic"]["head"], response_hidden(trunk, prompt))
+        values = apply_head(weights["critic"]["head"], states(spec.critic, weights["critic"]))
     return logprobs, values, entropy(jax.lax.stop_gradient(logits), temperature=temperature)
 
 

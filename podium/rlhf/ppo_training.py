@@ -17,7 +17,7 @@ from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.generation.sampler import left_pad, unroll_decode
 from podium.generation.sampling import Sampling
-from podium.models import LoraSpec, Model
+from podium.models import Model
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
 from podium.models.transformer import init_adapter
@@ -26,7 +26,7 @@ from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, Prompts, ScoreFn, init_state, make_step, reward_scores
 from podium.rlhf.reward import fold_normalisation
-from podium.rlhf.reward_training import ADAM
+from podium.rlhf.reward_training import ADAM, lora_spec
 from podium.training.loop import run_loop
 from podium.training.optimizer import make_optimizer, make_schedule
 
@@ -77,7 +77,7 @@ def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) ->
     head = fold_normalisation(reward.head, reward.gain, reward.bias)
     reward_weights: Weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
     policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
-    spec = LoraSpec(config.lora.r, config.lora.alpha, tuple(config.lora.target_modules)) if config.lora else None
+    spec = lora_spec(config.lora)
     if spec:
         policy_network = Network(policy.config, spec, "policy")
         weights = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
@@ -142,7 +142,17 @@ def ppo_spec(cast: Cast, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: in
         kl_target=config.kl_target,
         kl_horizon=config.kl_horizon,
         unroll_decode=unroll_decode(),
+        shared_layers=_shared_layers(cast),
     )
+
+
+def _shared_layers(cast: Cast) -> int:
+    """How many of the lowest layers policy, critic and reward model take unchanged from the one frozen base."""
+    networks = [cast.policy, cast.reward] + ([] if cast.critic is None else [cast.critic])
+    if cast.policy.base is None or any(network.base is None for network in networks):
+        return 0
+    on_policy = [network for network in networks if network.base == "policy" and network.lora]
+    return min(network.lora.first_layer(network.config.layers) for network in on_policy if network.lora)
 
 
 def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
@@ -153,7 +163,7 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
     cast = cast_networks(policy, reward, run.config, run.seed)
     spec = ppo_spec(cast, run.config, policy.tokenizer.eos_ids, policy.tokenizer.pad_id)
     batches = PromptBatches.encode(prompts, policy, run)
-    state = fit(cast, spec, batches, run, policy.tokenizer.decode, reward_scores(cast.reward))
+    state = fit(cast, spec, batches, run, policy.tokenizer.decode, reward_scores(cast.reward, spec.shared_layers))
     trained = state.weights["policy"]
     if spec.policy.lora:
         return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
@@ -204,9 +214,7 @@ class PromptBatches:
         return id(self)
 
 
-def fit(
-    cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn
-) -> PpoState:
+def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn) -> PpoState:
     """Run the steps over the mesh; `score` may be any function of the tokens."""
     config, mesh = run.config, run.mesh
     rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
@@ -268,8 +276,7 @@ def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Froz
     key = jax.random.fold_in(jax.random.key(run.seed), 2)
     state = init_state(weights, optimizers, kl_coef=run.config.kl_coef, key=key)
     optimizer = {
-        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
-        for name, tree in weights.items()
+        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name]) for name, tree in weights.items()
     }
     rest = jax.device_put((state.kl_coef, state.key, state.step), placement.whole(mesh))
     return Frozen(bases, reward), PpoState(weights, optimizer, *rest)
@@ -312,5 +319,3 @@ def _cut_rows(rollouts: Path, kept_steps: int) -> None:
     lines = rollouts.read_text("utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= kept_steps]
     rollouts.write_text("".join(kept), "utf-8")
-
-

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from podium.config import RewardConfig
+from podium.config import LoraConfig, RewardConfig
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs
 from podium.errors import UserError
 from podium.generation import generate
@@ -78,17 +78,19 @@ def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: Re
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
     order = np.random.default_rng(run.seed).permutation(len(prompts))[:REFERENCE_SAMPLES]
     chosen = [prompts[index] for index in order]
-    answers = generate(
-        base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32
-    )
+    answers = generate(base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
     return [prompt + answer for prompt, answer in zip(answers.prompt_ids, answers.ids, strict=True)]
+
+
+def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:
+    """The adapter that a configuration asks for; None where all weights are trained."""
+    return None if lora is None else LoraSpec(lora.r, lora.alpha, tuple(lora.target_modules), lora.layers)
 
 
 def _start(base: Model, run: RewardRun) -> Model:
     """The starting policy with a fresh head, and fresh adapters where configured."""
     adapter_key, head_key = jax.random.split(jax.random.key(run.seed))
-    lora = run.config.lora
-    spec = LoraSpec(lora.r, lora.alpha, tuple(lora.target_modules)) if lora else None
+    spec = lora_spec(run.config.lora)
     adapter = init_adapter(base.config, spec, adapter_key) if spec else None
     return base.replace(role="reward", lora=spec, adapter=adapter, head=init_head(base.config, head_key))
 
@@ -122,9 +124,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         shardings = jax.tree.map(lambda x: x.sharding, state)
         compiled = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
         candidates = max(len(comparison.sequences) for comparison in comparisons)
-        plan = functools.lru_cache(maxsize=2)(
-            lambda epoch: epoch_batches(lengths, lists, seed=run.seed, epoch=epoch)
-        )
+        plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(lengths, lists, seed=run.seed, epoch=epoch))
 
         def step(index: int, state: RewardState) -> tuple[RewardState, Mapping[str, jax.Array], None]:
             batch = plan(index // per_epoch)[index % per_epoch]
@@ -149,5 +149,3 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         )
     trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}
     return dataclasses.replace(model, head=state.weights["head"], **trained_model)
-
-

@@ -99,7 +99,7 @@ def ppo_weights(spec: PpoSpec, base=None):
     return {"policy": policy, "critic": critic}, Frozen({"policy": base}, {})
 
 
-def count_reward(frozen, ids, mask):
+def count_reward(frozen, rollout):
     """Share of low token ids among all tokens: any policy can raise it."""
-    low = (ids < CONFIG.vocab_size // 4) & mask
-    return 4.0 * low.sum(1).astype(jnp.float32) / mask.sum(1).astype(jnp.float32) - 1.5
+    low = (rollout.ids < CONFIG.vocab_size // 4) & rollout.mask
+    return 4.0 * low.sum(1).astype(jnp.float32) / rollout.mask.sum(1).astype(jnp.float32) - 1.5
