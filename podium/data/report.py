@@ -170,7 +170,9 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     found = list(report["notes"])
     if report["refused"]:
         kinds = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in report["refused_by_kind"].items())
-        found.append(f"{len(report['refused'])} rows were refused ({kinds}); each is listed below.")
+        found.append(
+            f"{_counted(len(report['refused']), 'row was', 'rows were')} refused ({kinds}); each is listed below."
+        )
     if longer["pairs"] and longer["by_characters"] > LENGTH_BIAS:
         found.append(
             f"The longer response won {longer['by_characters']:.0%} of the pairs: a reward model can score well by "
@@ -178,15 +180,22 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         )
     if report["contradictions"]:
         found.append(
-            f"{len(report['contradictions'])} pairs of responses were ranked both ways: no model can be right on both."
+            f"{_counted(len(report['contradictions']), 'pair of responses was', 'pairs of responses were')} "
+            "ranked both ways: no model can be right on both."
         )
     if leakage["preferences"] or leakage["prompts"]:
         count = len(leakage["preferences"]) + len(leakage["prompts"])
-        found.append(f"{count} training rows were left out: their prompts are in the held-out files.")
+        found.append(
+            f"{_counted(count, 'training row was', 'training rows were')} left out, as held-out files ask the same."
+        )
     if leakage["held_out_preferences_in_training_prompts"]:
         count = len(leakage["held_out_preferences_in_training_prompts"])
-        found.append(f"{count} held-out comparisons have prompts that PPO trains on.")
+        found.append(f"PPO trains on the prompts of {_counted(count, 'held-out comparison', 'held-out comparisons')}.")
     return found
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def render(report: Mapping[str, Any], findings: Findings) -> str:

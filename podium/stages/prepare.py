@@ -113,7 +113,9 @@ def _prompts(data: DataConfig, limits: Limits, preferences: report.Part) -> tupl
 
 def _asked(rows: Sequence[Located[PreferenceRecord]]) -> list[Located[PromptRecord]]:
     """Return the distinct prompts of comparisons as prompt records."""
-    first = {digest(row.record.prompt): row for row in reversed(rows)}
+    first: dict[str, Located[PreferenceRecord]] = {}
+    for row in rows:
+        first.setdefault(digest(row.record.prompt), row)
     return [
         Located(
             record=PromptRecord(id=name, prompt=row.record.prompt, source=row.record.source),
@@ -123,7 +125,7 @@ def _asked(rows: Sequence[Located[PreferenceRecord]]) -> list[Located[PromptReco
             prompt_tokens=row.prompt_tokens,
             response_tokens=(),
         )
-        for name, row in reversed(first.items())
+        for name, row in first.items()
     ]
 
 
