@@ -158,15 +158,21 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("second", "expected"),
-    [({}, [True, False]), ({"seed": 1}, [False, False]), ({"ppo": {"resume": "never"}}, [False, False])],
+    ("first", "second", "expected"),
+    [
+        ({}, {}, [True, False]),
+        ({}, {"seed": 1}, [False, False]),
+        ({"ppo": {"resume": "never"}}, {"ppo": {"resume": "never"}}, [False, False]),
+    ],
 )
-def test_a_killed_run_is_continued_by_the_same_task_only(tmp_path: Path, second: Any, expected: list[bool]) -> None:
+def test_a_killed_run_is_continued_by_the_same_task_only(
+    tmp_path: Path, first: Any, second: Any, expected: list[bool]
+) -> None:
     for name in ("prompts", "reward_model"):
         (tmp_path / name).mkdir()
     io = StageIO.local(tmp_path / "out", prompts=tmp_path / "prompts", reward_model=tmp_path / "reward_model")
     with pytest.raises(Killed):
-        Stage("ppo", Killed()).run(io)
+        Stage("ppo", Killed()).run(io, config(**first))
     assert not is_complete(tmp_path / "out" / "policy")
     again = Stage("ppo")
     again.run(io, config(**second))
