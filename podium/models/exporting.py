@@ -72,12 +72,13 @@ def _merged(model: Model, leaf: Leaf, layer: int) -> np.ndarray:
     """One layer of one leaf with its adapter folded in, W + (alpha / r) A B in float32, in the file's order."""
     array = tree_get(model.params, leaf.path)
     values = np.asarray(array[layer] if leaf.layers else array)
-    adapted = model.lora is not None and leaf.path[-1] == "kernel" and model.lora.rank(leaf.path[-2])
-    if adapted and leaf.layers:
-        assert model.lora is not None
-        module: Tree = tree_get(model.adapter, leaf.path[:-1])
-        low, high = (np.asarray(module[name][layer]) for name in ("lora_a", "lora_b"))
-        values = values + np.float32(model.lora.scale) * np.tensordot(low, high, axes=1)
+    lora = model.lora
+    if lora and leaf.layers and leaf.path[-1] == "kernel" and lora.rank(leaf.path[-2]):
+        index = layer - lora.first_layer(model.config.layers)
+        if index >= 0:
+            module: Tree = tree_get(model.adapter, leaf.path[:-1])
+            low, high = (np.asarray(module[name][index]) for name in ("lora_a", "lora_b"))
+            values = values + np.float32(lora.scale) * np.tensordot(low, high, axes=1)
     return leaf.to_file(values)
 
 
@@ -88,7 +89,8 @@ def _write_adapter(model: Model, folder: Path, dtype: str) -> None:
     if _scores(model):
         tensors.append(_score(model, PEFT_PREFIX + SCORE))
     write_safetensors(folder / ADAPTER_WEIGHTS, tensors, dtype)
-    write_json(folder / ADAPTER_CONFIG, adapter_config(model.lora, model.base, head=_scores(model)))
+    options = adapter_config(model.lora, model.config.layers, model.base, head=_scores(model))
+    write_json(folder / ADAPTER_CONFIG, options)
     if not _scores(model):
         write_json(folder / "generation_config.json", generation_config(model))
 

@@ -133,7 +133,6 @@ def _load_adapted(
     base: str | Path | None,
     shared: Model | None,
 ) -> Model:
-    lora = parse_adapter_config(read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_CONFIG)
     name = str(base or manifest["base"])
     if shared is not None and shared.base_digest == manifest["base_digest"]:
         config = shared.config.replace(dtype=dtype)
@@ -141,6 +140,8 @@ def _load_adapted(
     else:
         on_top = (folder, manifest["base_digest"])
         model = _load_base(_find_base(name, folder), name, role, dtype, mesh, adapter=on_top)
+    path = folder / ADAPTER_CONFIG
+    lora = parse_adapter_config(read_json(path), model.config.layers, path)
     files = TensorFiles([folder / ADAPTER_WEIGHTS])
     return model.replace(lora=lora, adapter=read_adapter(files, model.config, lora, mesh))
 

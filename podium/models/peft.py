@@ -11,11 +11,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Options of PEFT under which an adapter computes something else than (alpha / r) B A x.
-_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_to_transform")
+_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_pattern")
 
 
-def adapter_config(lora: LoraSpec, base: str, *, head: bool) -> dict[str, Any]:
-    """Give the content of adapter_config.json; with a head the adapter is a sequence classifier's."""
+def adapter_config(lora: LoraSpec, layers: int, base: str, *, head: bool) -> dict[str, Any]:
+    """Give the content of adapter_config.json for a model of so many layers; with a head it is a classifier's."""
+    first = lora.first_layer(layers)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
@@ -23,6 +24,7 @@ def adapter_config(lora: LoraSpec, base: str, *, head: bool) -> dict[str, Any]:
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "target_modules": list(lora.target_modules),
+        "layers_to_transform": list(range(first, layers)) if first else None,
         "modules_to_save": ["score"] if head else None,
         "lora_dropout": 0.0,
         "bias": "none",
@@ -34,8 +36,8 @@ def adapter_config(lora: LoraSpec, base: str, *, head: bool) -> dict[str, Any]:
     }
 
 
-def parse_adapter_config(raw: Mapping[str, Any], source: Path) -> LoraSpec:
-    """Read an adapter's options; raises UserError for one that our adapters do not follow."""
+def parse_adapter_config(raw: Mapping[str, Any], layers: int, source: Path) -> LoraSpec:
+    """Read the options of an adapter for a model of so many layers; raises UserError for one we do not follow."""
     if raw.get("peft_type") != "LORA":
         raise UserError(f"{source}: peft_type {raw.get('peft_type')!r} is not supported; use a LORA adapter")
     for key in _MUST_BE_OFF:
@@ -47,4 +49,10 @@ def parse_adapter_config(raw: Mapping[str, Any], source: Path) -> LoraSpec:
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if not isinstance(targets, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise UserError(f"{source}: needs r, lora_alpha and a list target_modules; write all three")
-    return LoraSpec(rank, alpha, tuple(targets))
+    chosen = raw.get("layers_to_transform")
+    if chosen is not None and (not chosen or sorted(chosen) != list(range(layers - len(chosen), layers))):
+        raise UserError(
+            f"{source}: layers_to_transform={chosen} is not supported for {layers} layers; "
+            "use an adapter on all layers or on the last ones"
+        )
+    return LoraSpec(rank, alpha, tuple(targets), len(chosen) if chosen is not None else None)

@@ -47,7 +47,7 @@ def _write_adapter(model: Model, folder: Path) -> None:
         raise ValueError("an adapter is saved without its base: give the model base and base_digest")
     tensors = tree_tensors(model.adapter, adapter_leaves(model.config, model.lora))
     write_safetensors(folder / ADAPTER_WEIGHTS, tensors)
-    write_json(folder / ADAPTER_CONFIG, adapter_config(model.lora, model.base, head=False))
+    write_json(folder / ADAPTER_CONFIG, adapter_config(model.lora, model.config.layers, model.base, head=False))
 
 
 def write_head(head: dict[str, Any], folder: Path) -> None:
@@ -64,7 +64,7 @@ def _manifest(model: Model) -> dict[str, Any]:
         "role": model.role,
         "gain": float(model.gain),
         "bias": float(model.bias),
-        "lora": lora and {"r": lora.r, "alpha": lora.alpha, "target_modules": list(lora.target_modules)},
+        "lora": lora and vars(lora),
         "base": model.base,
         "base_digest": model.base_digest,
         "metadata": model.metadata,

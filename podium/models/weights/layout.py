@@ -3,6 +3,7 @@
 Our kernels are [inputs..., outputs...] with heads and head_dim apart; theirs are matrices [outputs, inputs].
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,20 +36,22 @@ class Leaf:
     """One leaf of the tree: its path, its shape without the layers, and its dimensions as grouped in the file.
 
     order: per dimension of the file's tensor, the dimensions of the leaf that it flattens.
-    layers: 0 for a leaf that is not stacked.
+    layers: how many are stacked, 0 for a leaf that is not; first: the number in the file of the first of them.
     """
 
     path: Path
     shape: tuple[int, ...]
     order: tuple[tuple[int, ...], ...]
     layers: int
+    first: int = 0
 
     def name(self, layer: int) -> str:
+        """Give the tensor's name for one of the stacked layers, counted from 0."""
         if self.path[0] != "blocks":
             return _TOP[self.path]
         modules = [_MODULES.get(part, part) for part in self.path[1:-1]]
         prefix = PEFT_PREFIX if self.path[-1].startswith("lora_") else ""
-        return prefix + ".".join(["model.layers", str(layer), *modules, _LEAVES[self.path[-1]]])
+        return prefix + ".".join(["model.layers", str(self.first + layer), *modules, _LEAVES[self.path[-1]]])
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -86,20 +89,26 @@ def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
     return (dims,) if inputs is None else (dims[inputs:], dims[:inputs])
 
 
-def _leaves(tree: Tree, layers: int) -> tuple[Leaf, ...]:
+def _leaves(tree: Tree, total: int) -> tuple[Leaf, ...]:
     found = []
     for path, array in tree_items(tree):
-        stacked = path[0] == "blocks"
-        shape = array.shape[1:] if stacked else array.shape
-        found.append(Leaf(path, shape, _order(path, len(shape)), layers if stacked else 0))
+        if path[0] == "blocks":
+            # Those that lack layers, as an adapter may, lack the lowest.
+            layers, *shape = array.shape
+            leaf = Leaf(path, tuple(shape), _order(path, len(shape)), layers, total - layers)
+        else:
+            leaf = Leaf(path, array.shape, _order(path, array.ndim), 0)
+        found.append(leaf)
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=64)
 def leaves(config: TransformerConfig) -> tuple[Leaf, ...]:
     """List all leaves of a config's parameter tree."""
     return _leaves(abstract_params(config)[0], config.layers)
 
 
+@functools.lru_cache(maxsize=64)
 def adapter_leaves(config: TransformerConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
     """List all leaves of an adapter tree; in files they have PEFT's names and order."""
     return _leaves(abstract_params(config, lora)[1], config.layers)

@@ -1,0 +1,232 @@
+"""A folder of weights in: as it should be, and in every way in which users' folders are broken."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from podium.errors import UserError
+from podium.models import TransformerConfig, load
+from podium.models.transformer import abstract_params
+from podium.parallel.mesh import make_mesh
+from support.folders import change_json, change_tensors, write_folder, write_json
+
+MESHES = ({"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 4, "fsdp": 1, "tensor": 2})
+
+
+def test_puts_every_tensor_where_the_tree_wants_it(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, tie_word_embeddings=False, head_dim=6)
+    model = load(folder)
+    config, tensors = model.config, load_file(folder / "model.safetensors")
+    assert config == TransformerConfig(
+        vocab_size=300,
+        embed=32,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=6,
+        mlp=48,
+        max_position=128,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+        tie_embeddings=False,
+    )
+    expected = abstract_params(config)[0]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), model.params) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), expected
+    )
+    block = {name.removeprefix("model.layers.1."): value for name, value in tensors.items()}
+    attention = jax.tree.map(lambda x: np.asarray(x[1]), model.params["blocks"]["attention"])
+    # Row 6 + 2 of the query matrix is place 2 of head 1; column 6 + 2 of the output matrix likewise.
+    assert np.array_equal(attention["q_proj"]["kernel"][:, 1, 2], block["self_attn.q_proj.weight"][8])
+    assert np.array_equal(attention["o_proj"]["kernel"][1, 2], block["self_attn.o_proj.weight"][:, 8])
+    assert np.array_equal(model.params["lm_head"]["kernel"].T, tensors["lm_head.weight"])
+    assert (model.role, model.base, model.head) == ("policy", str(tmp_path), None)
+    assert model.metadata["generation_config"] == {"eos_token_id": 257, "temperature": 0.7}
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 1, "tensor": 2, "data": 4}]
+)
+def test_a_mesh_gets_the_same_numbers_in_slices(sizes: dict[str, int], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, tie_word_embeddings=False)
+    whole, spread = load(folder), load(folder, mesh=make_mesh(**sizes))
+    jax.tree.map(np.testing.assert_array_equal, whole.params, spread.params)
+    kernel = spread.params["blocks"]["mlp"]["gate_proj"]["kernel"]
+    parts = sizes.get("fsdp", 1) * sizes.get("tensor", 1)
+    assert kernel.addressable_shards[0].data.size * parts == kernel.size
+
+
+def test_reads_shards_and_half_precision(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    halves = {name: value.astype(np.float16) for name, value in tensors.items()}
+    names = sorted(halves)
+    for number, part in enumerate((names[:5], names[5:]), start=1):
+        save_file({name: halves[name] for name in part}, folder / f"model-{number}.safetensors")
+    weight_map = {name: f"model-{1 if name in names[:5] else 2}.safetensors" for name in names}
+    write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+    table = load(folder).params["embedder"]["table"]
+    assert table.dtype == np.float32
+    assert np.array_equal(table, halves["model.embed_tokens.weight"].astype(np.float32))
+
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-2\.safetensors: no such file"):
+        load(folder)
+
+
+def test_takes_a_tied_head_that_was_saved_twice_only_if_it_is_the_same(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    table = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    change_tensors(folder, lm_head__weight=table)
+    assert "lm_head" not in load(folder).params
+    change_tensors(folder, lm_head__weight=table + 1)
+    with pytest.raises(UserError, match=r"lm_head\.weight differs from the embedding"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"pretraining_tp": 2}, "pretraining_tp=2"),
+        ({"sliding_window": 64}, "sliding_window=64"),
+        ({"model_type": "mistral"}, "sliding_window=4096"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window=True"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"model_type": "qwen2", "mlp_bias": True}, "mlp_bias=True"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_type 'longrope'"),
+        ({"rope_scaling": {"type": "mrope"}}, "rope_type 'mrope'"),
+        ({"rope_scaling": {"type": "linear"}}, "linear needs factor"),
+        ({"rope_scaling": {"type": "llama3", "factor": 2.0}}, "llama3 needs high_freq_factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast=3"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_local_experts": 8}, "num_local_experts=8"),
+        ({"auto_map": {"AutoModel": "code.py"}}, "auto_map"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"num_key_value_heads": 3}, "3 key/value heads"),
+    ],
+)
+def test_names_the_option_it_does_not_follow(options: dict[str, Any], named: str, tmp_path: Path) -> None:
+    # Mistral's window is 4096 where config.json says nothing, and this model's context must reach beyond it.
+    folder = write_folder(tmp_path, max_position_embeddings=8192)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {key: value for key, value in (config | options).items() if value is not None})
+    with pytest.raises(UserError, match=r"config\.json") as error:
+        load(folder)
+    assert named in str(error.value)
+
+
+def test_passes_over_options_that_change_nothing(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, num_local_experts=0, is_llama_config=True, _flag="x", sliding_window=None)
+    change_json(folder / "config.json", sliding_window=None, rope_scaling=None, quantization_config=None)
+    assert load(folder).config.rope_scaling is None
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.json", "no such file; a model folder has config.json"),
+        ("model.safetensors", r"has no model\.safetensors and no model\.safetensors\.index\.json"),
+        ("tokenizer.json", "has no tokenizer"),
+    ],
+)
+def test_says_which_file_is_missing(file: str, message: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / file).unlink()
+    with pytest.raises(UserError, match=message):
+        load(folder)
+
+
+def test_says_what_to_do_with_other_formats(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"convert pytorch_model\.bin first"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -8])
+def test_refuses_a_truncated_file(kept: int, tmp_path: Path) -> None:
+    path = write_folder(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable safetensors file"):
+        load(tmp_path)
+
+
+def test_refuses_a_config_that_is_no_json(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "config.json").write_text('{"model_type": ')
+    with pytest.raises(UserError, match=r"config\.json: not readable as JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__norm__weight": None}, r"tensor model\.norm\.weight is missing"),
+        ({"model__norm__weight": np.ones(31, np.float32)}, r"model\.norm\.weight has shape \[31\].* \[32\]"),
+        ({"model__norm__weight": np.ones(32, np.int8)}, r"model\.norm\.weight has dtype I8"),
+        ({"model__extra__weight": np.ones(3, np.float32)}, r"model\.extra\.weight belongs to no part"),
+        ({"model__norm__weight": np.full(32, np.nan, np.float32)}, r"model\.norm\.weight holds NaN or infinity"),
+        ({"model__norm__weight": np.full(32, -np.inf, np.float32)}, r"model\.norm\.weight holds NaN or infinity"),
+    ],
+)
+def test_names_the_tensor_that_is_wrong(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    change_tensors(write_folder(tmp_path), **change)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+def test_one_bad_number_in_a_large_tensor_is_enough(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    table = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    table[123, 4] = np.inf
+    change_tensors(folder, model__embed_tokens__weight=table)
+    with pytest.raises(UserError, match=r"embed_tokens\.weight holds NaN or infinity"):
+        load(folder)
+
+
+def test_refuses_a_tokenizer_with_more_tokens_than_the_embedding(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, vocab_size=258)
+    with pytest.raises(UserError, match="the tokenizer has 259 tokens, the embedding 258 rows"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./not/there", "no such model folder"),
+        ("not/there/at/all", "no such model folder"),
+        ("somebody/some-model", "cannot be fetched from the Hugging Face Hub"),
+    ],
+)
+def test_says_what_to_write_when_there_is_no_such_model(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        load(name)
+    assert "write the path of a" in str(error.value)
+
+
+def test_refuses_a_file_and_an_unknown_dtype(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(UserError, match="import-weights"):
+        load(tmp_path / "model.gguf")
+    with pytest.raises(UserError, match=r"model\.dtype: 'float8'"):
+        load(write_folder(tmp_path / "model"), dtype="float8")
+
+
+def test_the_folder_may_be_moved(tmp_path: Path) -> None:
+    digest = load(write_folder(tmp_path / "a")).base_digest
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert load(tmp_path / "b").base_digest == digest
+    table = load_file(tmp_path / "b" / "model.safetensors")["model.embed_tokens.weight"]
+    table[299, 31] += 1e-6
+    change_tensors(tmp_path / "b", model__embed_tokens__weight=table)
+    assert load(tmp_path / "b").base_digest != digest
