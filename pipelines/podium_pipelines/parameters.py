@@ -24,7 +24,7 @@ def data_files(config: PodiumConfig) -> list[str]:
     data = config.data
     groups = (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts)
     named = [item.path for group in groups for item in group or ()]
-    return [found for path in named if "://" not in path for found in _matches(path)]
+    return [found for path in named for found in _matches(path)]
 
 
 def _matches(path: str) -> list[str]:
