@@ -17,7 +17,7 @@ from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.generation.sampler import left_pad, unroll_decode
 from podium.generation.sampling import Sampling
-from podium.models import Model
+from podium.models import LoraSpec, Model
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
 from podium.models.transformer import init_adapter
@@ -42,6 +42,7 @@ class PpoRun:
     seed: int
     mesh: Mesh
     folder: Path
+    checkpoints: str
     rollouts: Path
     fingerprint: str
 
@@ -253,8 +254,8 @@ def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: 
             total=config.max_steps,
             label="ppo",
             folder=run.folder,
+            checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
-            resume=config.resume == "auto",
             save_steps=config.save_steps,
             logging_steps=config.logging_steps,
             shown={"score": "objective/scores", "kl": "objective/kl", "len": "objective/response_length"},

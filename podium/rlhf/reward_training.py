@@ -47,6 +47,7 @@ class RewardRun:
     seed: int
     mesh: Mesh
     folder: Path
+    checkpoints: str
     fingerprint: str
 
 
@@ -141,8 +142,8 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             total=total,
             label="reward",
             folder=run.folder,
+            checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
-            resume=config.resume == "auto",
             save_steps=config.save_steps,
             logging_steps=config.logging_steps,
             shown={"loss": "loss", "acc": "accuracy"},

@@ -31,24 +31,24 @@ def run_loop(
     total: int,
     label: str,
     folder: Path,
+    checkpoints: str,
     fingerprint: str,
-    resume: bool,
     save_steps: int,
     logging_steps: int,
     shown: Mapping[str, str],
     check: Callable[[int, Mapping[str, float]], None] | None = None,
     on_restart: Callable[[int], None] | None = None,
 ) -> State:
-    """Run steps 0 .. total - 1 from `state`, or from the last checkpoint in folder/checkpoints.
+    """Run steps 0 .. total - 1 from `state`, or from the last one in the folder or URI `checkpoints`.
 
-    A checkpoint is used if it carries the same `fingerprint` (of configuration and inputs) and `resume` is true.
+    A checkpoint must carry the same `fingerprint` (of configuration and inputs). Metrics go to `folder`.
     `shown` maps short names to the metrics that progress shows. `check(step, numbers)` may raise UserError to end the
     run; a number that is not finite ends it anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how
     many steps are kept before the first one runs.
     """
-    with Checkpoints(folder / "checkpoints", keep=KEPT_CHECKPOINTS) as checkpoints:
+    with Checkpoints(checkpoints, keep=KEPT_CHECKPOINTS) as saved:
         start = 0
-        restored = _restore(checkpoints, state, fingerprint) if resume else None
+        restored = _restore(saved, state, fingerprint)
         if restored is not None:
             start, state = restored
         if on_restart is not None:
@@ -61,7 +61,7 @@ def run_loop(
                 numbers = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
                 if logged:
                     writer.write(done, numbers)
-                _require_finite(done, numbers, label, checkpoints)
+                _require_finite(done, numbers, label, saved)
                 if check is not None:
                     check(done, numbers)
                 if logged and after is not None:
@@ -77,7 +77,7 @@ def run_loop(
                 if (index + 1) % save_steps == 0 and index + 1 < total:
                     settle(*pending)
                     pending = None
-                    checkpoints.save(index + 1, state, {"fingerprint": fingerprint})
+                    saved.save(index + 1, state, {"fingerprint": fingerprint})
             if pending is not None:
                 settle(*pending)
     return state

@@ -1,0 +1,46 @@
+"""PPO: a policy, a reward model and prompts in, the tuned policy and samples of its rollouts out.
+
+Metrics: those of the last logged step, under the names of docs/rlhf.md (objective/kl, objective/scores, ...); every
+step's are in the policy's metrics.jsonl and TensorBoard files.
+"""
+
+from podium.config import PodiumConfig, stage_config
+from podium.data.records import read_prompts
+from podium.models import load, save
+from podium.parallel.mesh import make_mesh
+from podium.rlhf.ppo_training import PpoRun, train_ppo
+from podium.stages.io import Result, StageIO
+from podium.training.loop import fingerprint
+from podium.training.metrics import read_metrics
+
+ROLLOUTS_FILE = "rollouts.jsonl"
+
+
+def run(config: PodiumConfig, io: StageIO) -> Result:
+    """Tune config.model on prompts/train.jsonl against the reward model."""
+    folder, rollouts = io.output("policy"), io.output("rollouts")
+    prompts = read_prompts(io.input("prompts") / "train.jsonl")
+    mesh = make_mesh(**config.platform.mesh.model_dump())
+    base = load(config.model.name_or_path, dtype=config.model.dtype, mesh=mesh, revision=config.model.revision)
+    reward = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=base)
+    rollouts.mkdir(parents=True, exist_ok=True)
+    policy = train_ppo(
+        base,
+        reward,
+        prompts,
+        PpoRun(
+            config=config.ppo,
+            seed=config.seed,
+            mesh=mesh,
+            folder=folder,
+            checkpoints=f"{io.work('policy')}/checkpoints",
+            rollouts=rollouts / ROLLOUTS_FILE,
+            fingerprint=fingerprint(stage_config(config, "ppo"), io.input_digests(), base.base_digest),
+        ),
+    )
+    save(policy, folder)
+    (rollouts / ROLLOUTS_FILE).touch()
+    last = read_metrics(folder)[-1]
+    metrics = {name: value for name, value in last.items() if name not in ("step", "time") and value is not None}
+    metadata = {"policy": {"base": policy.base, "steps": last["step"], "reward_model": reward.base}}
+    return Result(metrics=metrics, metadata=metadata)
