@@ -25,14 +25,18 @@ def build_tokenizer(fields: Mapping[str, Any], source: str) -> tuple[Tokenizer, 
 
     Raises UserError for a kind of tokenizer, or a way to split text, whose ids we could not promise.
     """
-    tokens: Sequence[str] = fields["tokenizer.ggml.tokens"]
+    needed = {"gpt2": ("tokens", "merges"), "llama": ("tokens", "scores")}
     kind = fields.get("tokenizer.ggml.model")
+    if kind not in needed:
+        raise UserError(f"{source}: tokenizer.ggml.model {kind!r} is not supported; use a file with gpt2 or llama")
+    for name in needed[kind]:
+        if f"tokenizer.ggml.{name}" not in fields:
+            raise UserError(f"{source}: field tokenizer.ggml.{name} is missing; fetch the file again")
+    tokens: Sequence[str] = fields["tokenizer.ggml.tokens"]
     if kind == "gpt2":
         tokenizer, adds_bos = _byte_level(fields, tokens, source)
-    elif kind == "llama":
-        tokenizer, adds_bos = _sentencepiece(fields, tokens), True
     else:
-        raise UserError(f"{source}: tokenizer.ggml.model {kind!r} is not supported; use a file with gpt2 or llama")
+        tokenizer, adds_bos = _sentencepiece(fields, tokens), True
     types = fields.get("tokenizer.ggml.token_type") or ()
     for special, wanted in ((True, _CONTROL), (False, _USER_DEFINED)):
         marked = [token for token, type_ in zip(tokens, types, strict=False) if type_ == wanted]
@@ -54,7 +58,11 @@ def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], source: str) -
         raise UserError(f"{source}: tokenizer.ggml.pre {split!r} is not supported; use a file with one of {known}")
     llama3 = _SPLITS.get(split) == _LLAMA3_SPLIT
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(BPE(_vocabulary(tokens), merges, ignore_merges=llama3))
+    vocab = _vocabulary(tokens)
+    unknown = [merge for merge in merges if "".join(merge) not in vocab]
+    if unknown:
+        raise UserError(f"{source}: merge {unknown[0]} makes a token that is not there; fetch the file again")
+    tokenizer = Tokenizer(BPE(vocab, merges, ignore_merges=llama3))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split not in _SPLITS)
     first: list[Any] = []
     if split in _SPLITS:
