@@ -71,7 +71,8 @@ def plackett_luce_loss(
     counts = jnp.asarray(mask, bool)
     scores = masked.fill(scores, counts)
     share = _efron_share(jnp.asarray(ranks), counts)
-    # exp(-inf) = 0 drops a candidate from a denominator; where uncounted, `share` keeps one term, against log 0.
+    # exp(-inf) = 0 drops a candidate from a denominator. An uncounted one keeps itself: a sum of nothing has a NaN
+    # gradient, which would be dropped, but not before jax_debug_nans has seen it.
     present = share > 0
     terms = jnp.where(present, scores[:, None, :] + jnp.log(jnp.where(present, share, 1.0)), -jnp.inf)
     factors = masked.fill(jax.nn.logsumexp(terms, axis=-1) - scores, counts)
