@@ -242,6 +242,7 @@ def test_inputs_are_checked_before_use(tmp_path: Path) -> None:
     good.mkdir()
     (good / "weights").write_text("12345")
     write_manifest(good, stage="reward", config=config(), inputs={})
+    assert is_complete(good)
     assert StageIO({"policy": str(good)}, {}).input("policy") == good
     with pytest.raises(UserError, match="input reward_model is missing; write --input reward_model=PATH"):
         StageIO({"policy": str(good)}, {}).input("reward_model")
@@ -250,6 +251,7 @@ def test_inputs_are_checked_before_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"input policy: there is nothing at .*absent; name what the earlier stage"):
         StageIO({"policy": str(tmp_path / "absent")}, {}).input("policy")
     (good / "weights").write_text("123")
+    assert not is_complete(good)
     with pytest.raises(UserError, match=r"input policy: .*weights has 3 bytes instead of 5; copy it again"):
         StageIO({"policy": str(good)}, {}).input("policy")
     (good / "weights").unlink()
