@@ -20,7 +20,7 @@ def validate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML or JSON file of the whole run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's, such as ppo.max_steps=20."),
+        typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as ppo.max_steps=20."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved config: every default written out.")] = False,
 ) -> None:

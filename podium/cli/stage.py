@@ -1,7 +1,9 @@
 """One verb per stage: config and artifacts in, artifacts and metrics out."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +61,7 @@ ExecutorInput = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the config's, such as seed=7."),
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the config's, such as seed=7."),
 ]
 
 
@@ -127,6 +129,9 @@ def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[
 
 
 def _run(stage: str, settings: "PodiumConfig", io: "StageIO") -> "Result":
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Through a pipe too, each line of progress is seen when it is printed.
+        sys.stdout.reconfigure(line_buffering=True)
     typer.echo(f"podium {stage}: starting, model {settings.model.name_or_path}")
     from podium.parallel.runtime import configure
     from podium.stages.runner import run_stage

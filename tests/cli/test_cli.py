@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,6 +225,18 @@ def test_a_stage_gets_config_inputs_and_outputs(command: Command, tmp_path: Path
     code, out, _ = command("reward", "--config", "rlhf.yaml", *words, "seed=5")
     assert (code, len(seen)) == (0, 1)
     assert out.splitlines()[1] == "podium reward: complete for this config and these inputs; nothing to do"
+
+
+def test_every_line_of_a_stage_is_seen_when_it_is_printed(command: Command, tmp_path: Path, stage_module: Any) -> None:
+    def run(config: PodiumConfig, io: StageIO) -> Result:
+        assert isinstance(sys.stdout, TextIOWrapper)
+        (io.output("model") / "buffered").write_text(str(not sys.stdout.line_buffering))
+        return Result()
+
+    stage_module("export", run)
+    (tmp_path / "policy").mkdir()
+    assert command(*EXPORT)[0] == 0
+    assert (tmp_path / "out" / "m" / "buffered").read_text() == "False"
 
 
 def test_a_stage_takes_its_config_as_json_text(command: Command, tmp_path: Path, stage_module: Any) -> None:
