@@ -1,0 +1,64 @@
+"""Rows of prompts with the answers before and after, and which of them are shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+# Beyond this an answer is cut in the page (never in samples.jsonl), and beyond the total rows are left out of it.
+MAX_CHARACTERS = 4_000
+MAX_PAGE_BYTES = 1_200_000
+
+
+def change(row: Row) -> float:
+    """Return the rise of the reward from baseline to tuned."""
+    return float(row["reward_tuned"] - row["reward_baseline"])
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Choose `count` rows evenly over the order of reward change, worst first, both ends included."""
+    ordered = sorted(rows, key=lambda row: (change(row), row["id"], row["generation"]))
+    if count >= len(ordered):
+        return ordered
+    if count <= 1:
+        return ordered[:count]
+    return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
+
+
+def examples(rows: Sequence[Row], count: int = 3) -> list[Row]:
+    """Choose rows for a summary: not the best ones, but those in the middle of equal shares of the reward change."""
+    ordered = spread(rows, len(rows))
+    return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(min(count, len(ordered)))]
+
+
+def page_rows(rows: Sequence[Row], count: int) -> list[Row]:
+    """Choose the rows that a page shows, with long texts cut, fewer where together they would be too large."""
+    chosen = [_cut(row) for row in spread(rows, count)]
+    while len(chosen) > 1 and sum(map(_bytes, chosen)) > MAX_PAGE_BYTES:
+        chosen = spread(chosen, len(chosen) // 2)
+    return chosen
+
+
+def prompt_text(messages: Sequence[dict[str, str]]) -> str:
+    """Write a conversation as text; a single user turn needs no label."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+
+
+def _cut(row: Row) -> Row:
+    texts = {"prompt_text": prompt_text(row["prompt"]), "baseline": row["baseline"], "tuned": row["tuned"]}
+    return {**row, **{name: _shorten(text) for name, text in texts.items()}}
+
+
+def _shorten(text: str) -> str:
+    left_out = len(text) - MAX_CHARACTERS
+    return text if left_out <= 0 else f"{text[:MAX_CHARACTERS]} … ({left_out} more characters in samples.jsonl)"
+
+
+def _bytes(row: Row) -> int:
+    # Escaping turns one character into at most six (&#34; and the like are five, an entity of UTF-8 text four bytes).
+    return sum(len(row[name].encode("utf-8", "replace")) + 5 * sum(map(row[name].count, "<>&\"'")) for name in _TEXTS)
+
+
+_TEXTS = ("prompt_text", "baseline", "tuned")
