@@ -197,7 +197,7 @@ def choice(value: Any, name: str = "choice") -> list[int]:
     if isinstance(value, float) and value in (0.0, 1.0):
         value = int(value)
     key = str(value).strip().lower().removeprefix("response_").removeprefix("candidate_")
-    if isinstance(value, bool) or not isinstance(value, int | str) or key not in CHOICES:
+    if key not in CHOICES:
         raise Refused("choice", f"{name} is {_short(value)}; write 0 for the first candidate, 1 for the second, or tie")
     best = CHOICES[key]
     return [1, 1] if best is None else [1 + (best == 1), 1 + (best == 0)]

@@ -155,11 +155,7 @@ def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokeni
     """
     name = str(folder)
     path = Path(folder)
-    if path.is_dir() and not any((path / file).is_file() for file in TOKENIZER_FILES):
-        raise UserError(
-            f"{name}: no tokenizer.json in this model folder; copy the tokenizer of its base model there "
-            "(tokenizer.save_pretrained)"
-        )
+    _check_place(name, path)
     hf = _load_hf(name, revision)
     if hf.eos_token_id is None:
         raise UserError(f"{name}: the tokenizer names no eos_token; write it into tokenizer_config.json")
@@ -167,6 +163,20 @@ def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokeni
     end_id = int(hf.eos_token_id if end_token is None else hf.convert_tokens_to_ids(end_token))
     eos_ids = tuple(sorted({end_id, int(hf.eos_token_id), *_generation_eos(path, len(hf))}))
     return Tokenizer(hf=hf, name=name, pad_id=_pad_id(hf, eos_ids), eos_ids=eos_ids, end_id=end_id, turn=turn)
+
+
+def _check_place(name: str, path: Path) -> None:
+    """Refuse a path without a tokenizer; any other name is left to transformers."""
+    if path.is_dir():
+        if not any((path / file).is_file() for file in TOKENIZER_FILES):
+            raise UserError(
+                f"{name}: no tokenizer.json in this model folder; copy the tokenizer of its base model there "
+                "(tokenizer.save_pretrained)"
+            )
+    elif path.is_file():
+        raise UserError(f"{name}: is a file; write a model folder (`podium import-weights` makes one of a .gguf file)")
+    elif path.is_absolute() or name.startswith(".") or "://" in name:
+        raise UserError(f"{name}: no such model folder; write the path of a folder with a model and its tokenizer")
 
 
 def _load_hf(name: str, revision: str | None) -> Any:

@@ -127,6 +127,7 @@ RANKED = {"prompt": "Why?", "completions": [{"text": "a", "rank": 1}, {"text": "
         (PAIR | {"rejected": 3}, "type", "rejected is a number; write a text"),
         (PAIR | {"rejected": None}, "single_response", "one response per prompt, nothing to compare it with"),
         (PAIR | {"chosen": [USER, REPLY, AGAIN]}, "response", "chosen is a list of user, assistant, user"),
+        (PAIR | {"chosen": [USER]}, "response", "chosen is a list of user; write one assistant message"),
         (PAIR | {"prompt": [USER, REPLY]}, "prompt", "prompt ends with the assistant; it must end with the user's"),
         (PAIR | {"prompt": [SYSTEM]}, "prompt", "prompt ends with the system"),
         (PAIR | {"prompt": []}, "empty", "prompt is an empty list"),
@@ -159,6 +160,11 @@ RANKED = {"prompt": "Why?", "completions": [{"text": "a", "rank": 1}, {"text": "
             {"chosen": [USER, REPLY, AGAIN, *said("a")], "rejected": [USER, *said("b")]},
             "diverging_conversations",
             "chosen and rejected part at message 2, before the last reply of chosen",
+        ),
+        (
+            {"chosen": [USER, REPLY, AGAIN, *said("a")], "rejected": [USER, *said("No."), AGAIN, *said("b")]},
+            "diverging_conversations",
+            "part at message 2, before the last reply of chosen; they must differ in the last reply only",
         ),
         ({"chosen": [USER, REPLY], "rejected": [USER, REPLY]}, "identical", "responses 1 and 2 are the same text"),
         (
@@ -215,8 +221,10 @@ def test_deep_metadata_is_refused():
 
 
 def test_carriage_returns_go_and_other_white_space_stays():
-    record = read_preference({"prompt": "Why?\r\nTell", "chosen": " a\r\n b \u2028", "rejected": "b"})
-    assert record.prompt[0]["content"] == "Why?\nTell"
+    row = {"prompt": "Why?\r\nTell", "chosen": " a\r\n b \u2028", "rejected": "b"}
+    record = read_preference(row)
+    assert record.prompt == read_preference(row | {"prompt": said(row["prompt"], "user")}).prompt
+    assert record.prompt == said("Why?\nTell", "user")
     assert record.responses == [" a\n b \u2028", "b"]
 
 

@@ -162,6 +162,19 @@ def test_a_folder_without_a_tokenizer(tmp_path):
     assert str(error.value).startswith(f"{tmp_path}: no tokenizer.json in this model folder; copy")
 
 
+@pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "gs://bucket/model"])
+def test_no_such_folder(name):
+    with pytest.raises(UserError) as error:
+        load_tokenizer(name)
+    assert str(error.value).startswith(f"{name}: no such model folder; write the path of a folder")
+
+
+def test_a_file_is_no_model_folder(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"model\.gguf: is a file; write a model folder \(`podium import-weights`"):
+        load_tokenizer(tmp_path / "model.gguf")
+
+
 def test_a_damaged_tokenizer(tmp_path):
     chat.write_chat_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": ')
