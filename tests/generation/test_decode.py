@@ -1,0 +1,107 @@
+"""Decoding with a cache against the naive way: the whole sequence through the network for every token."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from podium.generation.decode import Responses, respond
+from podium.generation.sampling import Sampling
+from podium.models import transformer
+from podium.models.lora import LoraSpec
+from tests.support import tiny
+
+NEW = 10
+
+
+@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora"))
+def answer(prompts, keys, adapter=None, lora=None, *, sampling=Sampling(0.0), unroll=False, eos_ids=(tiny.EOS,)):
+    return respond(
+        tiny.CONFIG,
+        tiny.params(),
+        prompts.ids,
+        prompts.mask,
+        keys,
+        max_new_tokens=NEW,
+        sampling=sampling,
+        eos_ids=eos_ids,
+        pad_id=tiny.PAD,
+        adapter=adapter,
+        lora=lora,
+        unroll=unroll,
+    )
+
+
+def keys(count: int) -> jax.Array:
+    return jax.random.split(jax.random.key(5), count)
+
+
+def naive_greedy(prompt: list[int], steps: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(steps):
+        array = jnp.asarray([ids])
+        hidden = transformer.forward(tiny.CONFIG, tiny.params(), array, jnp.ones(array.shape, bool))
+        ids.append(int(jnp.argmax(transformer.logits(tiny.CONFIG, tiny.params(), hidden)[0, -1])))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_greedy_equals_a_full_forward_pass_per_token(unroll: bool) -> None:
+    prompts = tiny.prompts(4)
+    responses = answer(prompts, keys(4), unroll=unroll, eos_ids=(10**6,))
+    for row in range(4):
+        prompt = prompts.ids[row][prompts.mask[row]].tolist()
+        assert responses.ids[row].tolist() == naive_greedy(prompt, NEW)
+
+
+@pytest.mark.parametrize("layers", [None, 1])
+def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None) -> None:
+    lora = LoraSpec(4, 8.0, layers=layers)
+    adapter = jax.tree.map(lambda x: x + 0.3, transformer.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
+    prompts = tiny.prompts(4)
+    for unroll in (False, True):
+        responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(0.7), unroll=unroll)
+        ids = jnp.concatenate([prompts.ids, responses.ids], axis=1)
+        mask = jnp.concatenate([prompts.mask, responses.mask], axis=1)
+        hidden = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, adapter=adapter, lora=lora)
+        logits = transformer.logits(tiny.CONFIG, tiny.params(), hidden)[:, prompts.ids.shape[1] - 1 : -1] / 0.7
+        expected = jnp.take_along_axis(jax.nn.log_softmax(logits), responses.ids[:, :, None], axis=2)[:, :, 0]
+        np.testing.assert_allclose(responses.logprobs, jnp.where(responses.mask, expected, 0.0), atol=2e-5)
+
+
+def test_a_row_does_not_see_its_neighbours_nor_its_padding() -> None:
+    prompts = tiny.prompts(6)
+    together = answer(prompts, keys(6), sampling=Sampling(1.0))
+    for row in (0, 3):
+        alone = jax.tree.map(lambda x, row=row: x[row : row + 1], prompts)
+        wider = type(alone)(*(jnp.pad(x, ((0, 0), (5, 0))) for x in alone))
+        for version in (alone, wider):
+            single = answer(version, keys(6)[row : row + 1], sampling=Sampling(1.0))
+            assert single.ids[0].tolist() == together.ids[row].tolist()
+
+
+def check_ends(responses: Responses, eos_ids: set[int]) -> None:
+    for ids, mask, finished in zip(*map(np.asarray, responses[:2] + responses[3:]), strict=True):
+        length = int(mask.sum())
+        assert mask[:length].all()
+        assert (ids[length:] == tiny.PAD).all()
+        ends = [place for place, token in enumerate(ids[:length]) if token in eos_ids]
+        assert ends == ([length - 1] if finished else [])
+
+
+def test_a_response_stops_at_any_end_token_and_keeps_it() -> None:
+    eos_ids = tuple(range(1, 20))
+    responses = answer(tiny.prompts(8), keys(8), sampling=Sampling(1.0), eos_ids=eos_ids)
+    check_ends(responses, set(eos_ids))
+    assert 0 < int(responses.finished.sum())
+
+
+def test_fillers_cost_nothing_and_write_nothing() -> None:
+    prompts = tiny.prompts(4)
+    mask = prompts.mask.at[2:].set(False)
+    responses = answer(prompts._replace(mask=mask), keys(4), sampling=Sampling(1.0))
+    assert not responses.mask[2:].any()
+    assert (responses.ids[2:] == tiny.PAD).all()
+    assert not responses.finished[2:].any()

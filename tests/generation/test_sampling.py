@@ -1,0 +1,87 @@
+"""Token choice against brute force: distributions, not shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podium.generation.sampling import Sampling, choose, inverse_cdf
+
+
+CHOOSE = jax.jit(choose, static_argnums=2)
+
+
+def draw(logits: np.ndarray, sampling: Sampling, count: int = 20_000) -> np.ndarray:
+    """Sample `count` tokens from one row of logits; returns frequencies [vocab]."""
+    rows = jnp.tile(jnp.asarray(logits, jnp.float32)[None, :], (count, 1))
+    ids, _ = CHOOSE(rows, jax.random.split(jax.random.key(3), count), sampling)
+    return np.bincount(np.asarray(ids), minlength=len(logits)) / count
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    exps = np.exp(logits / temperature - np.max(logits / temperature))
+    return exps / exps.sum()
+
+
+@given(seed=st.integers(0, 10_000), vocab=st.sampled_from([5, 256, 257, 1000]))
+def test_inverse_cdf_is_a_search_in_the_cumulative_sum(seed: int, vocab: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = softmax(rng.normal(0, 3, vocab)).astype(np.float32)
+    uniform = rng.uniform(0, 1, 50).astype(np.float32)
+    found = np.asarray(inverse_cdf(jnp.tile(probabilities[None], (50, 1)), jnp.asarray(uniform)))
+    cumulative = np.cumsum(probabilities.astype(np.float64))
+    expected = np.searchsorted(cumulative, uniform.astype(np.float64) * cumulative[-1], side="right")
+    # float32 and float64 sums may disagree about a draw that falls on a boundary, and then by one token.
+    assert np.all(np.abs(found - expected) <= 1)
+    assert np.mean(found != expected) <= 0.02
+
+
+def test_inverse_cdf_never_picks_a_token_without_probability() -> None:
+    probabilities = np.zeros((3, 600), np.float32)
+    probabilities[:, [100, 300]] = [0.25, 0.75]
+    found = np.asarray(inverse_cdf(jnp.asarray(probabilities), jnp.asarray([0.0, 0.25, np.float32(1 - 2**-24)])))
+    assert found.tolist() == [100, 300, 300]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_frequencies_are_the_softmax_at_the_temperature(temperature: float) -> None:
+    logits = np.array([0.3, -1.2, 2.0, 0.0, 1.1])
+    frequencies = draw(logits, Sampling(temperature))
+    # Five standard errors of a frequency of 20,000 draws.
+    assert np.abs(frequencies - softmax(logits, temperature)).max() < 5 * 0.5 / np.sqrt(20_000)
+
+
+def test_top_k_keeps_the_k_likeliest() -> None:
+    logits = np.array([0.3, -1.2, 2.0, 0.0, 1.1])
+    frequencies = draw(logits, Sampling(1.0, top_k=2))
+    expected = np.where(np.isin(np.arange(5), [2, 4]), softmax(logits), 0)
+    assert np.abs(frequencies - expected / expected.sum()).max() < 0.018
+    assert frequencies[[0, 1, 3]].sum() == 0
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9])
+def test_top_p_keeps_the_smallest_likeliest_set(top_p: float) -> None:
+    for seed in range(5):
+        logits = np.random.default_rng(seed).normal(0, 2, 40)
+        probabilities = softmax(logits)
+        order = np.argsort(-probabilities)
+        needed = int(np.searchsorted(np.cumsum(probabilities[order]), top_p)) + 1
+        kept = set(np.flatnonzero(draw(logits, Sampling(1.0, top_p=top_p), count=3000) > 0))
+        assert kept <= set(order[:needed])
+        assert {int(token) for token in order[:needed] if probabilities[token] > 0.01} <= kept
+
+
+def test_greedy_takes_the_likeliest_and_reports_its_log_probability() -> None:
+    logits = jnp.asarray([[0.3, -1.2, 2.0], [4.0, 1.0, -2.0]])
+    ids, logprobs = choose(logits, jax.random.split(jax.random.key(0), 2), Sampling(0.0))
+    assert ids.tolist() == [2, 0]
+    np.testing.assert_allclose(logprobs, [np.log(softmax(np.asarray(logits[0])))[2], np.log(softmax(np.asarray(logits[1])))[0]], atol=1e-6)
+
+
+def test_log_probability_is_the_policys_not_the_truncated_ones() -> None:
+    logits = jnp.asarray([[1.0, 0.5, -0.5, 0.0]])
+    ids, logprobs = choose(logits, jax.random.split(jax.random.key(1), 1), Sampling(0.7, top_k=1))
+    assert ids.tolist() == [0]
+    np.testing.assert_allclose(logprobs, np.log(softmax(np.asarray(logits[0]), 0.7))[:1], atol=1e-6)

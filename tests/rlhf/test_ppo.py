@@ -1,0 +1,173 @@
+"""The PPO step: invariants, equal results however the work is cut, and learning."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from podium.models.lora import LoraSpec
+from podium.parallel.mesh import make_mesh
+from podium.rlhf import placement
+from podium.rlhf.experience import RewardSpec, adjust_scores
+from podium.rlhf.networks import Network
+from podium.rlhf.ppo import Frozen, PpoState, init_state, make_step
+from podium.training.optimizer import make_optimizer
+from tests.support import tiny
+
+LEARNING = {
+    "lr_scheduler_type": "constant",
+    "warmup_ratio": 0.0,
+    "total_steps": 1000,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+}
+
+
+def set_up(spec, learning_rate: float = 1e-3, score=tiny.count_reward, kl_coef: float = 0.05):
+    weights, frozen = tiny.ppo_weights(spec)
+    optimizers = {name: make_optimizer(learning_rate=learning_rate, **LEARNING) for name in weights}
+    state = init_state(weights, optimizers, kl_coef=kl_coef, key=jax.random.key(7))
+    return jax.jit(make_step(spec, optimizers, score)), state, frozen
+
+
+def close(first, second, atol: float = 1e-5) -> None:
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol, err_msg=jax.tree_util.keystr(path))
+
+
+VARIANTS = {
+    "adapters": {},
+    "full": {"lora": False},
+    "shared critic": {"critic": "shared"},
+    "single update": {"num_ppo_epochs": 1, "num_mini_batches": 1},
+    "temperature": {"sampling": tiny.Sampling(0.6)},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_before_the_first_update_the_policy_is_the_one_that_sampled(changes) -> None:
+    """A shift by one position, a forgotten temperature or dropout would show as a ratio other than 1."""
+    step, state, frozen = set_up(tiny.ppo_spec(**changes))
+    _, out = step(state, frozen, tiny.prompts(8))
+    assert out.updates["val/ratio"][0] == 1.0
+    assert out.updates["policy/approxkl_avg"][0] == 0.0
+    assert out.updates["policy/clipfrac_avg"][0] == 0.0
+    assert out.metrics["objective/kl"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_single_update_equals_the_general_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short cut takes new log-probabilities for old ones; the general path computes the old ones on their own."""
+    spec = tiny.ppo_spec(num_ppo_epochs=1, num_mini_batches=1)
+    assert spec.single_update
+    step, state, frozen = set_up(spec)
+    short = step(state, frozen, tiny.prompts(8))
+    monkeypatch.setattr(type(spec), "single_update", False)
+    step, state, frozen = set_up(spec)
+    general = step(state, frozen, tiny.prompts(8))
+    close(short[0].weights, general[0].weights)
+    close(short[1].metrics, general[1].metrics)
+
+
+def test_micro_batches_add_up_to_the_minibatch() -> None:
+    """A mean of means would differ: responses have different lengths."""
+    results = []
+    for accumulation in (1, 4):
+        spec = tiny.ppo_spec(gradient_accumulation_steps=accumulation, eos_ids=tuple(range(1, 12)))
+        step, state, frozen = set_up(spec)
+        results.append(step(state, frozen, tiny.prompts(16)))
+    lengths = results[0][1].rows["mask"].sum(axis=1)
+    assert len(set(lengths.tolist())) > 1
+    close(results[0][0].weights, results[1][0].weights, atol=2e-5)
+    close(results[0][1].metrics, results[1][1].metrics, atol=1e-4)
+
+
+def test_layers_below_the_adapters_are_computed_once_with_the_same_result() -> None:
+    lora = LoraSpec(4, 8.0, layers=1)
+    network = Network(tiny.CONFIG, lora, "policy")
+    spec = dataclasses.replace(tiny.ppo_spec(), policy=network, critic=network)
+    results = []
+    for shared in (0, 1):
+        weights, frozen = tiny.ppo_weights(spec)
+        weights = {
+            name: tree | {"adapter": jax.tree.map(lambda x: x[1:], tree["adapter"])} for name, tree in weights.items()
+        }
+        optimizers = {name: make_optimizer(learning_rate=1e-3, **LEARNING) for name in weights}
+        state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
+        step = make_step(dataclasses.replace(spec, shared_layers=shared), optimizers, tiny.count_reward)
+        results.append(jax.jit(step)(state, frozen, tiny.prompts(8)))
+    close(results[0][0].weights, results[1][0].weights)
+    close(results[0][1].metrics, results[1][1].metrics)
+
+
+MESHES = {"data": {"data": 8, "fsdp": 1}, "fsdp": {"fsdp": 4, "tensor": 2}, "all": {"data": 2, "fsdp": 2, "tensor": 2}}
+
+
+def sharded_step(spec, mesh, prompts):
+    """One step laid out on a mesh as the phase does it."""
+    weights, frozen = tiny.ppo_weights(spec)
+    networks = {"policy": spec.policy, "critic": spec.critic}
+    optimizers = {name: make_optimizer(learning_rate=1e-3, **LEARNING) for name in weights}
+    with placement.on(mesh):
+        base = placement.place_weights(mesh, Network(tiny.CONFIG), {"base": frozen.bases["policy"]})["base"]
+        placed = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in weights.items()}
+        slots = {
+            name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
+            for name, tree in placed.items()
+        }
+        start = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
+        rest = jax.device_put((start.kl_coef, start.key, start.step), placement.whole(mesh))
+        state = PpoState(placed, slots, *rest)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        step = jax.jit(make_step(spec, optimizers, tiny.count_reward), out_shardings=(shardings, None))
+        return step(state, Frozen({"policy": base}, {}), placement.place_batch(mesh, prompts))
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["adapters", "full"])
+@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
+def test_eight_devices_give_the_result_of_one(sizes, lora: bool) -> None:
+    """Whitening per device instead of over the global batch would differ in the first digit."""
+    spec = tiny.ppo_spec(lora=lora, num_ppo_epochs=2)
+    prompts = tiny.prompts(16)
+    one = sharded_step(spec, make_mesh(devices=jax.devices()[:1]), prompts)
+    eight = sharded_step(spec, make_mesh(**sizes), prompts)
+    assert len(eight[0].weights["policy"]["adapter" if lora else "base"]["blocks"]["mlp"]["up_proj"]
+               ["lora_b" if lora else "kernel"].sharding.device_set) == 8
+    assert eight[1].rows["ids"].tolist() == one[1].rows["ids"].tolist()
+    close(one[0].weights, eight[0].weights, atol=2e-5)
+    close(one[1].metrics, eight[1].metrics, atol=2e-4)
+
+
+def test_one_program_serves_all_steps() -> None:
+    step, state, frozen = set_up(tiny.ppo_spec(kl_target=1.0))
+    for seed in range(4):
+        state, _ = step(state, frozen, tiny.prompts(8, seed=seed))
+    assert step._cache_size() == 1
+
+
+def test_the_policy_learns_what_is_rewarded_and_adaptive_kl_locks_to_its_target() -> None:
+    target = 2.0
+    spec = tiny.ppo_spec(
+        lora=False, num_ppo_epochs=4, num_mini_batches=1, kl_target=target, kl_horizon=300.0, max_new_tokens=8
+    )
+    step, state, frozen = set_up(spec, learning_rate=2e-3, kl_coef=0.2)
+    scores, kls = [], []
+    for seed in range(150):
+        state, out = step(state, frozen, tiny.prompts(32, seed=seed))
+        scores.append(float(out.metrics["objective/scores"]))
+        kls.append(float(out.metrics["objective/kl"]))
+    assert np.mean(scores[-30:]) > np.mean(scores[:5]) + 0.3
+    assert np.mean(kls[-50:]) == pytest.approx(target, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(None, [0.5, -0.25]), ("replace", [0.5, -1.5]), ("subtract", [0.5, -1.75])]
+)
+def test_missing_end(kind: str | None, expected: list[float]) -> None:
+    spec = RewardSpec(1.0, 0.95, "k1", False, kind, 1.5)
+    adjusted = adjust_scores(jnp.asarray([0.5, -0.25]), jnp.asarray([True, False]), spec)
+    assert adjusted.tolist() == expected
