@@ -1,7 +1,11 @@
-"""Find the folder that a model's name means: a path, or a name on the Hugging Face Hub."""
+"""Find the folder that a model's name means: a path, a gs:// or s3:// URI, or a name on the Hugging Face Hub."""
 
+import fnmatch
+import hashlib
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from podium.errors import UserError
 
@@ -11,10 +15,12 @@ _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
 
 
 def find_folder(name: str, revision: str | None) -> Path:
-    """Give the local folder of a model, downloading it where `name` is one of the Hub's.
+    """Give the local folder of a model; one from a URI or the Hub is copied here once.
 
     Raises UserError when there is no such folder, and none can be fetched.
     """
+    if "://" in name:
+        return _copy(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -37,3 +43,42 @@ def _fetch(name: str, revision: str | None) -> Path:
             f"model {name!r}: no such folder here, and it cannot be fetched from the Hugging Face Hub ({reason}); "
             "write the path of a model folder"
         ) from None
+
+
+def _copy(uri: str) -> Path:
+    """Copy a folder from object storage to the cache, under a name that changes with the folder's files."""
+    import fsspec
+
+    from podium.models.weights.staging import staged
+
+    try:
+        files, root = fsspec.core.url_to_fs(uri)
+        found: dict[str, dict[str, Any]] = files.find(root, detail=True)
+        wanted = {
+            path.removeprefix(root).lstrip("/"): info
+            for path, info in found.items()
+            if any(fnmatch.fnmatch(path.rpartition("/")[2], pattern) for pattern in _PATTERNS)
+        }
+        if "config.json" not in wanted and "adapter_config.json" not in wanted:
+            raise UserError(f"{uri}: no model folder there (it has no config.json); write the URI of one")
+        states = sorted((name, info["size"], _version(info)) for name, info in wanted.items())
+        key = hashlib.sha256(repr((uri, states)).encode()).hexdigest()[:32]
+        target = _cache() / key
+        if not target.is_dir():
+            with staged(target) as temporary:
+                for name in wanted:
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    files.get_file(f"{root}/{name}", str(temporary / name))
+        return target
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{uri}: cannot be fetched ({reason}); write the path or URI of a model folder") from None
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Give what changes when an object is written again; each store names it in its own way."""
+    return str(next((info[key] for key in ("etag", "ETag", "generation", "mtime", "created") if key in info), ""))
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("PODIUM_CACHE") or Path.home() / ".cache" / "podium") / "models"

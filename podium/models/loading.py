@@ -34,9 +34,9 @@ def load(
 ) -> Model:
     """Load a model with its tokenizer. Parameters are float32; `dtype` is what it computes in.
 
-    name_or_path: a folder, or a name on the Hugging Face Hub (`revision` of it). A mesh spreads the parameters over
-    its devices. For an adapter's folder, `base` says where its base model is now, if not where it was; and when
-    `shared` has the same base, its parameters are used instead of a second copy.
+    name_or_path: a folder, the gs:// or s3:// URI of one, or a name on the Hugging Face Hub (`revision` of it).
+    A mesh spreads the parameters over its devices. For an adapter's folder, `base` says where its base model is now,
+    if not where it was; and when `shared` has the same base, its parameters are used instead of a second copy.
     Raises UserError for whatever is wrong with the files.
     """
     if dtype not in _COMPUTE_DTYPES:
@@ -47,7 +47,8 @@ def load(
     if not (folder / MANIFEST).is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise UserError(f"{folder}: holds a bare adapter; merge it into its base model and write that folder")
-        return _load_base(folder, str(name_or_path), role, dtype, mesh)
+        model = _load_base(folder, str(name_or_path), role, dtype, mesh)
+        return model.replace(metadata=model.metadata | ({"revision": revision} if revision else {}))
     manifest = read_json(folder / MANIFEST)
     _check_manifest(manifest, folder, role)
     if manifest.get("lora") is None:
@@ -139,16 +140,16 @@ def _load_adapted(
         model = shared.replace(config=config, role=role, head=None, tokenizer=_load_tokenizer(folder, config))
     else:
         on_top = (folder, manifest["base_digest"])
-        model = _load_base(_find_base(name, folder), name, role, dtype, mesh, adapter=on_top)
+        model = _load_base(_find_base(name, manifest, folder), name, role, dtype, mesh, adapter=on_top)
     path = folder / ADAPTER_CONFIG
     lora = parse_adapter_config(read_json(path), model.config.layers, path)
     files = TensorFiles([folder / ADAPTER_WEIGHTS])
     return model.replace(lora=lora, adapter=read_adapter(files, model.config, lora, mesh))
 
 
-def _find_base(name: str, folder: Path) -> Path:
+def _find_base(name: str, manifest: dict[str, Any], folder: Path) -> Path:
     try:
-        return find_folder(name, None)
+        return find_folder(name, manifest["metadata"].get("revision"))
     except UserError as error:
         raise UserError(f"{folder}: its base model is not there: {error}") from None
 

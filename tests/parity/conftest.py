@@ -1,8 +1,6 @@
 """What the comparisons with transformers share. In CI they may not be skipped."""
 
 import importlib
-import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,20 +8,14 @@ from types import ModuleType
 import pytest
 
 from podium.models import import_weights
+from support.packages import demand
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def demand(name: str, install: str) -> None:
-    """Skip where a package is missing, but fail where CI says that everything has to be there."""
-    if importlib.util.find_spec(name) is None:
-        report = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        report(f"{name} is not installed; to run this comparison: {install}")
-
-
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
-    demand("torch", "pip install -r requirements/parity.in")
+    demand("torch")
     module = importlib.import_module("torch")
     module.set_num_threads(2)
     return module
@@ -31,7 +23,7 @@ def torch() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def peft(torch: ModuleType) -> ModuleType:
-    demand("peft", "pip install -r requirements/parity.in")
+    demand("peft")
     return importlib.import_module("peft")
 
 

@@ -1,0 +1,86 @@
+"""Export: the tuned policy in, a Hugging Face folder out that other programs load and that gives the same answers.
+
+Metrics, where the folder was compared with transformers: verify/max_difference (of logits), verify/kl (mean nats per
+token), verify/same_choice (share of places with the same likeliest token), verify/tokens.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from podium.config import PodiumConfig
+from podium.data.records import Message
+from podium.data.tokenizer import Tokenizer, load_tokenizer
+from podium.errors import UserError
+from podium.models import Model, export, load
+from podium.models.verification import MAX_KL, Agreement, agreement, missing_package, our_logits, their_logits
+from podium.stages.io import Result, StageIO, read_manifest
+from podium.stages.model_card import Subject, model_card
+
+# Digits, two spaces, an accent and a dash: where tokenizers differ.
+QUESTION: list[Message] = [{"role": "user", "content": "In 1969, who walked  on the Moon first? Réponds, please."}]
+ANSWER = "Neil Armstrong — on July 20, 1969."
+
+
+def run(config: PodiumConfig, io: StageIO) -> Result:
+    """Write the policy in config.export.format, with a model card, and compare its logits with transformers'.
+
+    Raises UserError for what cannot be done as configured, RuntimeError when the folder is not the same model.
+    """
+    settings = config.export
+    missing = missing_package(adapter=settings.format == "adapter")
+    if settings.verify == "always" and missing:
+        raise UserError(f"export.verify: always needs the package {missing}; install it, or write auto")
+    source, folder = io.input("policy"), io.output("model")
+    model = load(source)
+    export(model, folder, format=settings.format, dtype=settings.dtype)
+    _check_tokenizer(model.tokenizer, folder)
+    subject, found = _subject(model, config), None
+    if settings.verify != "never" and not missing:
+        ids = _probe(model)
+        expected = our_logits(model, ids)
+        # transformers is about to hold these weights as well.
+        del model
+        found = _compare(expected, folder, ids)
+    (folder / "README.md").write_text(model_card(subject, read_manifest(source), found), encoding="utf-8")
+    metrics = {} if found is None else {f"verify/{name}": float(value) for name, value in vars(found).items()}
+    metadata = {"format": settings.format, "dtype": settings.dtype, "base": subject.base, "verified": found is not None}
+    return Result(metrics=metrics, metadata={"model": metadata})
+
+
+def _subject(model: Model, config: PodiumConfig) -> Subject:
+    return Subject(
+        # A path of this machine means nothing elsewhere: the last part of it is the model's name.
+        base=Path(model.base).name if Path(model.base).exists() else model.base,
+        format=config.export.format,
+        dtype=config.export.dtype,
+        lora=model.lora,
+        chat=model.tokenizer.has_template,
+    )
+
+
+def _check_tokenizer(ours: Tokenizer, folder: Path) -> None:
+    """Read the exported tokenizer back: a lost chat template or end token is noticed here and not by a server."""
+    theirs = load_tokenizer(folder)
+    same = (
+        ours.encode_prompt(QUESTION) == theirs.encode_prompt(QUESTION)
+        and ours.encode_response(ANSWER) == theirs.encode_response(ANSWER)
+        and (ours.eos_ids, ours.pad_id, ours.vocab_size) == (theirs.eos_ids, theirs.pad_id, theirs.vocab_size)
+    )
+    if not same:
+        raise RuntimeError(f"{folder}: the exported tokenizer gives other ids than the policy's")
+
+
+def _probe(model: Model) -> list[int]:
+    ids = model.tokenizer.encode_prompt(QUESTION) + model.tokenizer.encode_response(ANSWER)
+    return ids[: model.config.max_position]
+
+
+def _compare(expected: np.ndarray, folder: Path, ids: list[int]) -> Agreement:
+    found = agreement(expected, their_logits(folder, ids))
+    if not found.holds:
+        raise RuntimeError(
+            f"{folder}: transformers gives other answers than the policy: {found.kl:.3g} nats per token apart "
+            f"(allowed {MAX_KL}), logits by up to {found.max_difference:.3g}"
+        )
+    return found
