@@ -6,19 +6,19 @@ image carries no renderer. Every text is escaped; every mark has a title that a 
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from podium.evaluation.wording import number, percent
+from podium.evaluation.wording import Write, number, percent
 
-Write = Callable[[float | None], str]
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 40
 MAX_POINTS = 240
+SMOOTH_FROM = 30
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,23 @@ def y_axis(label: str, values: Sequence[float], write: Write = number, *, pad: f
 
 
 def lines(series: Sequence[Series], *, x: str, y: str, write: Write = number) -> str:
-    """Draw lines over a common x, long ones thinned to bucket means; a legend names them where there are several."""
+    """Draw lines over a common x; a legend names them where there are several.
+
+    A long line is thinned to bucket means and drawn pale behind its running mean: what a step reports is noisy.
+    """
     series = [Series(one.name, thin(one.points), one.style) for one in series]
     points = [point for one in series for point in one.points]
     describe = f"{y} over {x}: " + "; ".join(_course(one, write) for one in series)
     chart = Chart(x_axis(x, [p[0] for p in points]), y_axis(y, [p[1] for p in points], write), describe)
     for one in series:
-        path = " ".join(f"{chart.x.at(px):.1f},{chart.y.at(py):.1f}" for px, py in one.points)
+        title = f"<title>{escape(one.name)}</title>"
         if len(one.points) == 1:
             px, py = one.points[0]
             chart.add(f'<circle class="fill-{one.style}" cx="{chart.x.at(px):.1f}" cy="{chart.y.at(py):.1f}" r="3"/>')
-        chart.add(
-            f'<polyline class="line line-{one.style}" points="{path}"><title>{escape(one.name)}</title></polyline>'
-        )
+        pale = " pale" if len(one.points) > SMOOTH_FROM else ""
+        chart.add(f'<polyline class="line line-{one.style}{pale}" points="{_path(chart, one.points)}"/>')
+        path = _path(chart, smooth(one.points))
+        chart.add(f'<polyline class="line line-{one.style}" points="{path}">{title}</polyline>')
     if len(series) > 1:
         chart.add(_legend([(one.name, one.style) for one in series]))
     return chart.render()
@@ -111,8 +115,7 @@ def trail(points: Sequence[Point], *, x: str, y: str) -> str:
         f"{y} against {x}, from {number(points[0][1])} at {number(points[0][0])} "
         f"to {number(points[-1][1])} at {number(points[-1][0])}",
     )
-    path = " ".join(f"{chart.x.at(px):.1f},{chart.y.at(py):.1f}" for px, py in points)
-    chart.add(f'<polyline class="line faint" points="{path}"/>')
+    chart.add(f'<polyline class="line faint" points="{_path(chart, points)}"/>')
     for index, (px, py) in enumerate(points):
         strength = 0.2 + 0.8 * (index / max(len(points) - 1, 1))
         where = f'cx="{chart.x.at(px):.1f}" cy="{chart.y.at(py):.1f}"'
@@ -194,6 +197,23 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
         return points
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
+
+
+def smooth(points: Sequence[Point]) -> list[Point]:
+    """Average each point with its neighbours within a twentieth of the line on either side; short lines stay."""
+    points = list(points)
+    reach = len(points) // 20 if len(points) > SMOOTH_FROM else 0
+    found = []
+    for place, (x, _) in enumerate(points):
+        # The window shrinks on both sides alike near the ends: a lopsided one would bend a rising line.
+        half = min(reach, place, len(points) - 1 - place)
+        near = [y for _, y in points[place - half : place + half + 1]]
+        found.append((x, sum(near) / len(near)))
+    return found
+
+
+def _path(chart: Chart, points: Sequence[Point]) -> str:
+    return " ".join(f"{chart.x.at(x):.1f},{chart.y.at(y):.1f}" for x, y in points)
 
 
 def _range(values: Sequence[float], pad: float) -> tuple[float, float]:

@@ -8,6 +8,7 @@ script adds sorting and searching of the samples.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from podium.evaluation import charts, samples, table, wording
+from podium.evaluation.preference import histogram
 from podium.version import __version__
 
 Metrics = Sequence[Mapping[str, Any]]
@@ -75,7 +77,9 @@ def html(page: Page) -> str:
         "signed": wording.signed,
         "estimate": wording.estimate,
         "visible": visible,
+        "unbroken": unbroken,
     }
+    environment.globals |= {"percent": wording.percent, "points": _points}
     shown = samples.page_rows(page.rows, page.sample_rows)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     text = environment.get_template("report.html.j2").render(
@@ -93,11 +97,17 @@ def html(page: Page) -> str:
         data=_data_rows(page.data),
         config=json.dumps(page.config, indent=1, ensure_ascii=False),
         version=__version__,
-        script=Markup(SCRIPT),  # noqa: S704  # a constant of this module
+        script=Markup(SCRIPT),  # a constant of this module
         script_digest=digest,
     )
     # Half a surrogate pair has no UTF-8; a model can emit one, and the page must still be written.
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def unbroken(text: str) -> str:
+    """Keep a figure, its unit and its interval on one line."""
+    text = text.replace(" %", "\u00a0%").replace(" [", "\u00a0[")
+    return re.sub(r"\[[^\]]*\]", lambda found: found.group().replace(" ", "\u00a0"), text)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -134,7 +144,7 @@ def training_charts(curves: Metrics) -> list[tuple[str, Markup]]:
         ("Answer length", length, lambda: _one_line("length", length, "tokens")),
         ("Answers that end by themselves", ended, lambda: _one_line("ended", ended, "share", wording.percent)),
     ]
-    return [(title, Markup(draw())) for title, points, draw in found if points]  # noqa: S704  # charts escape text
+    return [(title, Markup(draw())) for title, points, draw in found if points]  # charts escape text
 
 
 def _reward_series(score: list[charts.Point], rlhf: list[charts.Point]) -> list[charts.Series]:
@@ -142,7 +152,7 @@ def _reward_series(score: list[charts.Point], rlhf: list[charts.Point]) -> list[
     return [*series, charts.Series("less the KL penalty", rlhf, "a")] if rlhf else series
 
 
-def _one_line(name: str, points: list[charts.Point], unit: str, write: charts.Write = wording.number) -> str:
+def _one_line(name: str, points: list[charts.Point], unit: str, write: wording.Write = wording.number) -> str:
     return charts.lines([charts.Series(name, points, "b")], x="PPO step", y=unit, write=write)
 
 
@@ -151,8 +161,6 @@ def _curve(curves: Metrics, name: str) -> list[charts.Point]:
 
 
 def _comparison_charts(page: Page) -> list[tuple[str, Markup]]:
-    from podium.evaluation.preference import histogram
-
     found = histogram([samples.change(row) for row in page.rows])
     reward = page.results["reward"]
     bars = charts.histogram(
@@ -160,7 +168,7 @@ def _comparison_charts(page: Page) -> list[tuple[str, Markup]]:
     )
     sides = [("baseline", reward["baseline"], "a"), ("tuned", reward["tuned"], "b")]
     means = charts.intervals(sides, x="mean reward", middle=reward["baseline"]["value"], write=wording.number)
-    return [("Reward change, answer by answer", Markup(bars)), ("Mean reward", Markup(means))]  # noqa: S704
+    return [("Reward change, answer by answer", Markup(bars)), ("Mean reward", Markup(means))]
 
 
 def _judge_charts(model: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
@@ -181,7 +189,12 @@ def _judge_charts(model: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
         ("Calibration", charts.reliability(model["calibration"]["bins"])),
         ("Margins of held-out pairs", margins),
     ]
-    return [(title, Markup(chart)) for title, chart in drawn]  # noqa: S704  # charts escape their text
+    return [(title, Markup(chart)) for title, chart in drawn]  # charts escape their text
+
+
+def _points(value: float | None, like: float | None = None) -> str:
+    """Write a difference of shares in percentage points."""
+    return wording.MISSING if value is None else f"{100 * value:+.1f}".replace("-", wording.MINUS)
 
 
 def _minutes(curves: Metrics) -> float | None:

@@ -1,18 +1,23 @@
 """Write figures for people: the same digits in the report, the summary and the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+Write = Callable[..., str]  # (value, like=None) -> text
 
 MISSING = "–"
 MINUS = "\u2212"
 
 
-def number(value: float | None) -> str:
-    """Write about three significant digits, with no more than four places: 0.0123, 4.57, 128, -0.500."""
+def number(value: float | None, like: float | None = None) -> str:
+    """Write about three significant digits, with no more than four places: 0.0123, 4.57, 128, -0.500.
+
+    With `like`, write as many places as that number gets, so that an estimate and its interval line up.
+    """
     if value is None:
         return MISSING
-    size = abs(value)
-    if size >= 1e6:
+    size = abs(value if like is None else like)
+    if max(size, abs(value)) >= 1e6:
         shown = f"{value:.2e}"
     else:
         # Four places even where they keep fewer digits: finer differences mean nothing here.
@@ -20,23 +25,32 @@ def number(value: float | None) -> str:
     return shown.replace("-", MINUS) if float(shown) else "0"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, like: float | None = None) -> str:
     """Write a change with its sign."""
-    return f"+{number(value)}" if value is not None and value > 0 else number(value)
+    shown = number(value, like)
+    return f"+{shown}" if value is not None and value > 0 and shown != "0" else shown
 
 
-def percent(value: float | None) -> str:
-    """Write a share as a percentage."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
+def percent(value: float | None, like: float | None = None) -> str:
+    """Write a share as a percentage; `like` is there because all writers take it."""
+    return MISSING if value is None else f"{100 * value:.1f} %".replace("-", MINUS)
 
 
-def interval(estimate: Mapping[str, Any], write: Any = number) -> str:
-    """Write the interval alone, in square brackets; nothing where there is none."""
+def interval(estimate: Mapping[str, Any], write: Write = number) -> str:
+    """Write the interval alone, in square brackets, without repeating the unit; nothing where there is none."""
     if estimate["low"] is None:
         return ""
-    return f"[{write(estimate['low'])}, {write(estimate['high'])}]"
+    low, high = (write(estimate[end], _scale(estimate)).removesuffix(" %") for end in ("low", "high"))
+    return f"[{low}, {high}]"
 
 
-def estimate(found: Mapping[str, Any], write: Any = number) -> str:
+def estimate(found: Mapping[str, Any], write: Write = number) -> str:
     """Write a value followed by its interval."""
-    return f"{write(found['value'])} {interval(found, write)}".strip()
+    return f"{write(found['value'], _scale(found))} {interval(found, write)}".strip()
+
+
+def _scale(found: Mapping[str, Any]) -> float | None:
+    """Return what decides the places: the value, or the interval's width where that is larger."""
+    if found["low"] is None:
+        return None
+    return max(abs(float(found["value"])), float(found["high"] - found["low"]))
