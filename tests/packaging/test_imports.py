@@ -74,8 +74,8 @@ def imported(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folder", "extras", "optional"),
     [
-        # torch only verifies exports and runs parity tests: no extra installs it. pydantic pins its core exactly.
-        ("podium", {"train", "eval"}, {"torch", "pydantic_core"}),
+        # torch and peft only verify exports and run parity tests: no extra installs them. pydantic pins its core exactly.
+        ("podium", {"train", "eval"}, {"torch", "peft", "pydantic_core"}),
         ("components/podium_components", {"kfp"}, set()),
         ("pipelines/podium_pipelines", {"kfp", "vertex"}, set()),
     ],
