@@ -74,7 +74,7 @@ def imported(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folder", "extras", "optional"),
     [
-        # torch and peft only verify exports and run parity tests: no extra installs them. pydantic pins its core exactly.
+        # torch and peft verify exports and run parity tests: no extra installs them. pydantic pins its core exactly.
         ("podium", {"train", "eval"}, {"torch", "peft", "pydantic_core"}),
         ("components/podium_components", {"kfp"}, set()),
         ("pipelines/podium_pipelines", {"kfp", "vertex"}, set()),
