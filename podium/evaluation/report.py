@@ -22,6 +22,9 @@ from podium.version import __version__
 
 Metrics = Sequence[Mapping[str, Any]]
 
+# All controls but tab and line feed, and the embeddings, overrides and isolates of bidirectional text.
+_ACTING = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+
 SCRIPT = """
 const list = document.querySelector(".samples"), tools = document.querySelector(".tools");
 if (list && tools) {
@@ -122,8 +125,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def visible(text: str) -> str:
-    """Show control characters as their pictures; line ends and tabs stay."""
-    return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
+    """Name characters that would act on the display instead of standing in it: controls, writing directions."""
+    return _ACTING.sub(lambda found: f"<U+{ord(found.group()):04X}>", text)
 
 
 def training_charts(curves: Metrics) -> list[tuple[str, Markup]]:
@@ -177,7 +180,7 @@ def _judge_charts(model: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
     rules = [(f"longer wins ({unit})", found, "a") for unit, found in model["longer_wins"].items()]
     accuracy = charts.intervals(
         [("reward model", model["accuracy"], "b"), *rules],
-        x="held-out pairs ordered as people did",
+        x="held-out pairs ordered as the raters did",
         middle=0.5,
         write=wording.percent,
     )

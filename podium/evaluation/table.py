@@ -58,8 +58,9 @@ def _only_tuned(label: str, tuned: str, change: str, hint: str) -> Row:
 
 
 def _difference(sides: Mapping[str, Any], write: Any) -> str:
+    """Write after - before; between shares in percentage points."""
     before, after = sides["baseline"], sides["tuned"]
     if before is None or after is None:
         return MISSING
-    sign = "+" if after > before else ""
-    return sign + str(write(after - before))
+    shown = str(write(after - before)).replace(" %", " points")
+    return f"+{shown}" if after > before else shown

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.evaluation import comparison, preference, samples, verdict
+from podium.evaluation import comparison, preference, results
 from podium.evaluation.report import Page
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> \u202egnp.exe \x1b[31m </p></li>'
@@ -80,10 +80,6 @@ def page(prompts: int = 120, *, gain: float = 1.0, seed: int = 0, sample_rows: i
     moved = comparison.Drift(
         after.reference_logprobs + rng.normal(3.4, 1.5, size=(prompts, 1)), after.reference_logprobs
     )
-    results = comparison.compare(before, after, moved, 0.95)
-    results["reward_model"] = reward_report(rng)
-    results["gates"] = verdict.check_gates(results, GATES)
-    results["summary"] = verdict.summarise(results, results["gates"])
     kl = moved.policy_logprobs - moved.reference_logprobs
     rows = [
         {
@@ -102,9 +98,11 @@ def page(prompts: int = 120, *, gain: float = 1.0, seed: int = 0, sample_rows: i
         }
         for n in range(prompts)
     ]
-    results["summary"]["examples"] = samples.examples(rows)
+    measured = comparison.compare(before, after, moved, 0.95)
+    measured["policies"] = {"baseline": {"model": "a-model", "digest": "cd" * 8}}
+    found = results.conclude(measured, rows, reward_model=reward_report(rng), gates=GATES)
     return Page(
-        results=results,
+        results=found,
         rows=rows,
         sample_rows=sample_rows,
         curves=curves(rng),

@@ -1,0 +1,57 @@
+"""The machine-readable result of an evaluation: samples.jsonl, results.json and summary.md in one folder.
+
+results.json holds what `podium.evaluation.comparison.compare` returns, and
+
+  reward_model   the reward model's held-out report, or null
+  gates          [{name, label, threshold, value, low, high, passed, sure}]
+  gates_passed   true where no configured gate failed
+  sampling       how both sides were sampled, the seed included
+  policies       {baseline, tuned}: name and digest of the models compared
+  summary        {verdict: green|amber|red, headline, reasons: [{level, text}],
+                  table: [{label, baseline, tuned, change, hint}],
+                  examples: [{prompt, baseline, tuned, reward_baseline, reward_tuned}]}
+
+The summary is made of text and is what a terminal shows. Its examples are not the best ones: each stands in the middle
+of a third of the answers, ordered by reward change.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from podium.evaluation import samples, table, verdict
+from podium.evaluation.candidates import write_rows
+
+SAMPLES_FILE, RESULTS_FILE, SUMMARY_FILE = "samples.jsonl", "results.json", "summary.md"
+_EXAMPLE = ("baseline", "tuned", "reward_baseline", "reward_tuned")
+
+
+def conclude(
+    measured: Mapping[str, Any],
+    rows: Sequence[samples.Row],
+    *,
+    reward_model: Mapping[str, Any] | None,
+    gates: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """Add gates and summary to what was measured."""
+    results: dict[str, Any] = {**measured, "reward_model": reward_model}
+    results["gates"] = verdict.check_gates(results, gates)
+    results["gates_passed"] = all(gate["passed"] for gate in results["gates"])
+    results["summary"] = {
+        **verdict.summarise(results, results["gates"]),
+        "table": table.rows(results),
+        "examples": [
+            {"prompt": samples.prompt_text(row["prompt"]), **{name: row[name] for name in _EXAMPLE}}
+            for row in samples.examples(rows)
+        ],
+    }
+    return results
+
+
+def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Row], summary: str) -> None:
+    """Write the three files into a folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / SAMPLES_FILE, rows)
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / SUMMARY_FILE).write_text(summary, encoding="utf-8", errors="replace")

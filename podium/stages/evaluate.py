@@ -1,0 +1,235 @@
+"""Evaluate: the tuned policy against the baseline's candidates, judged by the reward model.
+
+The policy answers the prompts of the candidates under the settings written there, seed included: both sides draw the
+same random numbers, so that what differs is the policy. A full policy's reference is `config.model`; an adapter's is
+the model it stands on.
+
+Gates: the stage completes whether they pass or not, so that a failed run still has its report. `gates_passed` is 1 or 0
+in the metrics; who runs the stage decides what a 0 means.
+
+Metrics: num_prompts; reward_baseline, reward_tuned, reward_gain with _low and _high; win_rate with _low and _high;
+win_rate_equal_length, reward_gain_equal_length; kl with _low and _high, kl_per_token; length, finish_rate, perplexity,
+repetition and distinct_2, each with _baseline and _tuned; length_ratio; reward_accuracy; gates_passed.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from podium.config import PodiumConfig, stage_config
+from podium.errors import UserError
+from podium.evaluation import comparison, report, results
+from podium.evaluation.candidates import Candidates, Response, read_candidates
+from podium.evaluation.logprobs import answer_logprobs
+from podium.evaluation.samples import Row
+from podium.models import Model, load
+from podium.parallel.mesh import make_mesh
+from podium.rlhf.scoring import score
+from podium.stages.io import Result, StageIO
+from podium.stages.manifest import versions
+from podium.stages.sample import answer, responses_of
+from podium.training.metrics import METRICS_FILE, read_metrics
+from podium.training.progress import Progress
+
+REPORT_FILE = "report.json"
+
+
+def run(config: PodiumConfig, io: StageIO) -> Result:
+    """Answer, score, measure and write report, samples and metrics."""
+    candidates = read_candidates(io.input("candidates"))
+    mesh = make_mesh(**config.platform.mesh.model_dump())
+    with jax.set_mesh(mesh):
+        policy = load(io.input("policy"), dtype=config.model.dtype, mesh=mesh)
+        _check_baseline(candidates, policy)
+        reference = _reference(policy, config, mesh)
+        answers = _answer(policy, candidates, config)
+        rewards = _rewards(config, io, candidates, answers, shared=reference, mesh=mesh)
+        measured, rows = _measure(config, candidates, answers, policy, reference, rewards)
+    held_out = _read_json(io.input("reward_model") / REPORT_FILE)
+    measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
+    gates = config.evaluation.gates.model_dump()
+    found = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
+    _write(config, io, found, rows)
+    metrics = comparison.flatten(found) | {"gates_passed": float(found["gates_passed"])}
+    if held_out:
+        metrics["reward_accuracy"] = held_out["accuracy"]["value"]
+    summary = found["summary"]
+    metadata = {
+        "report": {"verdict": summary["verdict"], "headline": summary["headline"]},
+        "samples": {"rows": len(rows)},
+    }
+    return Result(metrics=metrics, metadata=metadata)
+
+
+def _answer(policy: Model, candidates: Sequence[Candidates], config: PodiumConfig) -> list[list[Response]]:
+    generations = len(candidates[0].responses)
+    completions = answer(
+        policy,
+        [row.prompt for row in candidates],
+        candidates[0].sampling,
+        generations=generations,
+        batch_size=config.sample.batch_size,
+        label="evaluate: answer",
+    )
+    return responses_of(completions, generations)
+
+
+def _reference(policy: Model, config: PodiumConfig, mesh: jax.sharding.Mesh) -> Model:
+    if policy.lora is not None:
+        return policy.replace(adapter=None, lora=None)
+    return load(config.model.name_or_path, dtype=config.model.dtype, revision=config.model.revision, mesh=mesh)
+
+
+def _rewards(
+    config: PodiumConfig,
+    io: StageIO,
+    candidates: Sequence[Candidates],
+    answers: list[list[Response]],
+    *,
+    shared: Model,
+    mesh: jax.sharding.Mesh,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score baseline and tuned answers, [prompts, generations] each, in one pass.
+
+    Equal answers are scored once: the same text must not win by the rounding of another batch.
+    """
+    model = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=shared)
+    tokenizer = model.tokenizer
+    prompts = [tuple(tokenizer.encode_prompt(row.prompt)) for row in candidates]
+    sides = [
+        [(prompt, tuple(one.token_ids)) for prompt, row in zip(prompts, side, strict=True) for one in row]
+        for side in ([row.responses for row in candidates], answers)
+    ]
+    unique = sorted(set(sides[0] + sides[1]))
+    with Progress(len(unique), "evaluate: score", unit="answer") as progress:
+        scores = score(
+            model,
+            [prompt for prompt, _ in unique],
+            [tokens for _, tokens in unique],
+            batch_size=config.evaluation.batch_size,
+            progress=lambda done, _: progress.update(done),
+        )
+    if not np.isfinite(scores).all():
+        raise UserError(f"{io.input('reward_model')}: gives rewards that are not finite; train the reward model again")
+    of = dict(zip(unique, scores.astype(float).tolist(), strict=True))
+    shape = len(candidates), len(candidates[0].responses)
+    baseline, tuned = (np.array([of[key] for key in side]).reshape(shape) for side in sides)
+    return baseline, tuned
+
+
+def _measure(
+    config: PodiumConfig,
+    candidates: Sequence[Candidates],
+    answers: list[list[Response]],
+    policy: Model,
+    reference: Model,
+    rewards: tuple[np.ndarray, np.ndarray],
+) -> tuple[dict[str, Any], list[Row]]:
+    """Return the comparison and the rows of samples.jsonl."""
+    before, after = [row.responses for row in candidates], answers
+    # Greedy answers come from no distribution with a temperature of 0; they are judged under the one at 1.
+    temperature = candidates[0].sampling.temperature or 1.0
+    prompts = [policy.tokenizer.encode_prompt(row.prompt) for row in candidates]
+
+    def logprobs(model: Model, side: list[list[Response]], temperature: float, label: str) -> np.ndarray:
+        repeated = [prompt for prompt, row in zip(prompts, side, strict=True) for _ in row]
+        ids = [one.token_ids for row in side for one in row]
+        with Progress(len(ids), f"evaluate: {label}", unit="answer") as progress:
+            sums = answer_logprobs(
+                model,
+                repeated,
+                ids,
+                temperature=temperature,
+                batch_size=config.evaluation.batch_size,
+                progress=lambda done, _: progress.update(done),
+            )
+        return sums.reshape(len(side), -1)
+
+    moved = comparison.Drift(
+        logprobs(policy, after, temperature, "policy"), logprobs(reference, after, temperature, "reference")
+    )
+    plain = moved.reference_logprobs if temperature == 1.0 else logprobs(reference, after, 1.0, "perplexity")
+    sides = {
+        "baseline": _side(before, rewards[0], logprobs(reference, before, 1.0, "baseline")),
+        "tuned": _side(after, rewards[1], plain),
+    }
+    measured = comparison.compare(sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
+    return measured, _rows(candidates, after, rewards, moved.policy_logprobs - moved.reference_logprobs)
+
+
+def _side(rows: list[list[Response]], rewards: np.ndarray, reference_logprobs: np.ndarray) -> comparison.Answers:
+    return comparison.Answers(
+        texts=[[one.text for one in row] for row in rows],
+        rewards=rewards,
+        tokens=np.array([[float(one.num_tokens) for one in row] for row in rows]),
+        finished=np.array([[float(one.finish_reason == "stop") for one in row] for row in rows]),
+        reference_logprobs=reference_logprobs,
+    )
+
+
+def _rows(
+    candidates: Sequence[Candidates], answers: list[list[Response]], rewards: tuple[np.ndarray, np.ndarray], kl: Any
+) -> list[Row]:
+    return [
+        {
+            "id": row.id,
+            "generation": number,
+            "prompt": row.prompt,
+            "baseline": before.text,
+            "tuned": after.text,
+            "reward_baseline": float(rewards[0][place, number]),
+            "reward_tuned": float(rewards[1][place, number]),
+            "tokens_baseline": before.num_tokens,
+            "tokens_tuned": after.num_tokens,
+            "finished_baseline": before.finish_reason == "stop",
+            "finished_tuned": after.finish_reason == "stop",
+            "kl": float(kl[place, number]),
+        }
+        for place, row in enumerate(candidates)
+        for number, (before, after) in enumerate(zip(row.responses, answers[place], strict=True))
+    ]
+
+
+def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row]) -> None:
+    policy = io.input("policy")
+    page = report.Page(
+        results=found,
+        rows=rows,
+        sample_rows=config.evaluation.sample_rows,
+        curves=read_metrics(policy) if (policy / METRICS_FILE).is_file() else [],
+        config=stage_config(config, "evaluate"),
+        versions=versions(),
+        inputs=io.input_digests(),
+        data=_read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None,
+    )
+    io.output("report").write_text(report.html(page), encoding="utf-8")
+    results.write(io.output("samples"), found, rows, report.markdown(found))
+
+
+def _policies(candidates: Sequence[Candidates], policy: Model) -> dict[str, Any]:
+    return {
+        "baseline": {"model": candidates[0].model, "digest": candidates[0].model_digest},
+        "tuned": {"base": policy.base, "base_digest": policy.base_digest, "lora": policy.lora is not None},
+    }
+
+
+def _check_baseline(candidates: Sequence[Candidates], policy: Model) -> None:
+    """Refuse candidates of another tokenizer: their token ids would mean other texts."""
+    if max(max(one.token_ids) for row in candidates for one in row.responses) >= policy.config.vocab_size:
+        raise UserError(
+            f"candidates: of {candidates[0].model}, whose tokens the policy does not have; "
+            "sample them from the model that the policy was tuned from"
+        )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); run the stage that writes it again") from None
