@@ -129,7 +129,7 @@ def _statistics(values: Sequence[int]) -> dict[str, Any]:
     array = np.asarray(values)
     width = max(1, -(-(int(array.max()) + 1) // HISTOGRAM_BINS))
     counts = np.bincount(array // width)
-    low, median, high, top = (int(np.percentile(array, share, method="nearest")) for share in PERCENTILES)
+    low, median, high, top = (int(np.percentile(array, share, method="inverted_cdf")) for share in PERCENTILES)
     return {
         "count": len(values),
         "mean": round(float(array.mean()), 2),

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podium.data.tokenizer import load_tokenizer
@@ -89,6 +89,14 @@ def test_padding_is_never_an_end(load, pad, template, expected):
         assert tokenizer.pad_id == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"), [(("<|idle|>", "<|last|>"), "<|idle|>"), (("<|idle|>", "<|my_pad|>"), "<|my_pad|>")]
+)
+def test_an_idle_special_token_is_the_padding(load, more, expected):
+    tokenizer = load(more=more)
+    assert tokenizer.hf.convert_ids_to_tokens(tokenizer.pad_id) == expected
+
+
 def test_raw_text_where_there_is_no_template(load):
     tokenizer = load(None)
     assert not tokenizer.has_template
@@ -103,6 +111,8 @@ def test_a_continuation_gets_no_word_start(raw_words):
 
 
 @given(text=st.text(max_size=30))
+@example(text=" the answer")
+@example(text="\n\nthe")
 def test_a_reply_comes_back_from_its_ids(raw_words, text):
     assert raw_words.decode(raw_words.encode_response(text)) == text.replace("▁", " ")
 

@@ -128,7 +128,7 @@ def test_refused_repeated_tied_and_contradicting_rows_are_all_reported(tmp_path,
         pair(40, rejected=""),
         pair(41, chosen="Stop.<|im_end|>"),
         pair(42, prompt="long " * 100),
-        pair(43, chosen="long " * 150),
+        pair(43, chosen="q" * 190),
     ]
     prepare.run(configure(rows, PROMPTS, max_bad_fraction=0.2), StageIO.local(tmp_path / "out"))
     report = report_of(tmp_path / "out")
@@ -171,12 +171,19 @@ def test_the_instruction_stands_before_every_prompt_and_moves_no_row(tmp_path, c
 
 
 def test_named_held_out_files_take_their_prompts_out_of_training(tmp_path, configure):
-    held_out = write(tmp_path / "held.jsonl", [pair(3, chosen="other"), pair(50)])
-    config = configure(PAIRS, [*PROMPTS, {"prompt": "question 50?"}], eval_preferences=held_out)
+    tied = {"prompt": "Tied?", "responses": ["a", "b"], "ranks": [1, 1]}
+    rows = [pair(3, chosen="other"), pair(50), pair(50), tied, pair(51, chosen="")]
+    held_out = write(tmp_path / "held.jsonl", rows)
+    prompts = [*PROMPTS, {"prompt": "question 50?"}]
+    config = configure(PAIRS, prompts, eval_preferences=held_out, max_bad_fraction=0.2)
     prepare.run(config, StageIO.local(tmp_path / "out"))
     report = report_of(tmp_path / "out")
     assert (report["preferences"]["train"], report["preferences"]["eval"]) == (29, 2)
     assert [(item["line"], item["first_line"]) for item in report["leakage"]["preferences"]] == [(4, 1)]
+    assert [(item["file"], item["line"]) for item in report["duplicates"]] == [(held_out, 3)]
+    assert [(item["file"], item["line"]) for item in report["refused"]] == [(held_out, 5)]
+    assert [item["rows"] for item in report["preferences"]["files"]] == [30, 5]
+    assert report["preferences"]["tied"] == 1
     crossed = report["leakage"]["held_out_preferences_in_training_prompts"]
     train = {record.prompt[0]["content"] for record in read_prompts(tmp_path / "out" / "prompts" / "train.jsonl")}
     assert len(crossed) == ("question 50?" in train)
@@ -236,6 +243,7 @@ def test_repeated_ids_get_an_end_of_their_own(tmp_path, configure):
             "line 32: chosen is empty; write a text or leave the row out",
         ),
         ([pair(1, prompt="long " * 100)], {}, "line 1: the prompt has"),
+        ([{"prompt": "a"}], {"max_bad_fraction": 1.0}, "preferences.jsonl: none of the 1 rows can be used; mend them"),
         ([{"prompt": "T?", "responses": ["a", "b"], "ranks": [1, 1]}], {}, "data.preferences: every row was refused,"),
         ([pair(1), pair(1, chosen="other")], {}, "data.preferences: 1 distinct prompt, so none can be held out"),
         ([], {}, "preferences.jsonl: the file is empty; write one JSON object a line"),

@@ -34,14 +34,20 @@ CORPUS = ("The answer is in the question, and the question is in the answer.\n",
 
 
 def write_chat_tokenizer(
-    folder: Path, template: str | None = CHATML, *, words: bool = False, pad: str | None = "<|im_end|>"
+    folder: Path,
+    template: str | None = CHATML,
+    *,
+    words: bool = False,
+    pad: str | None = "<|im_end|>",
+    more: tuple[str, ...] = (),
 ) -> Path:
     """Write a byte-level BPE tokenizer; `words` gives one that puts a word start before each text, as sentencepiece.
 
-    Its end token is <|endoftext|>, its padding by default the end of turn.
+    Its end token is <|endoftext|>, its padding by default the end of turn; `more` are further special tokens.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _word_start_tokenizer() if words else _byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in more])
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|spare|>", "eos_token": "<|endoftext|>"}
     if pad is not None:
@@ -68,9 +74,9 @@ def _byte_tokenizer() -> Tokenizer:
 
 def _word_start_tokenizer() -> Tokenizer:
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    letters = [chr(code) for code in range(33, 127)] + ["▁", "▁t", "▁th", "▁the", "he"]
+    letters = [chr(code) for code in range(33, 127)] + ["▁", "▁t", "▁th", "▁the", "he", "\n", "\n\n"]
     vocabulary = {piece: number for number, piece in enumerate((*SPECIALS, *pieces, *letters))}
-    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("h", "e")]
+    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("h", "e"), ("\n", "\n")]
     tokenizer = Tokenizer(BPE(vocabulary, merges, byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
