@@ -21,7 +21,8 @@ class LoraSpec:
     """Rank, scale numerator and adapted projections of an adapter; hashable, static under jit.
 
     `layers` is how many of the last layers are adapted, None for all: the backward pass stops below them, and
-    networks over one base share everything below. Raises UserError for a rank below 1, no target, or a target that is no projection of the block.
+    networks over one base share everything below.
+    Raises UserError for a rank below 1, no target, or a target that is no projection of the block.
     """
 
     r: int

@@ -6,6 +6,7 @@ a decode loop on a CPU runs faster (no slice of the weights is copied per token)
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -96,8 +97,8 @@ def init_params(config: TransformerConfig, key: jax.Array, lora: LoraSpec | None
         if part == "blocks":
             params[part], adapter = jax.vmap(lambda k: draw("blocks", k))(jax.random.split(part_key, config.layers))
             if lora:
-                first = lora.first_layer(config.layers)
-                adapters = {"blocks": jax.tree.map(lambda leaf: leaf[first:], adapter)}
+                adapted = operator.itemgetter(slice(lora.first_layer(config.layers), None))
+                adapters = {"blocks": jax.tree.map(adapted, adapter)}
         else:
             params[part], _ = draw(part, part_key)
     return params, adapters
