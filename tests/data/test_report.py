@@ -73,6 +73,22 @@ def test_percentiles_and_histogram():
     assert (len(counts), sum(counts), counts[1], counts[-1]) == (25, 101, 5, 4)
 
 
+def test_the_page_shows_records_from_all_over_the_set():
+    rows = [compared([1, 2], (1, 1), prompt_tokens=1) for _ in range(40)]
+    rows = [
+        Located(row.record.model_copy(update={"id": f"row-{n}"}), "f", n, str(n), 1, (1, 1))
+        for n, row in enumerate(rows)
+    ]
+    found = findings(rows, EVAL)
+    page = report.render(report.summarise(found), found)
+    assert [name for name in (f"row-{n}" for n in range(40)) if f"<code>{name}</code>" in page] == [
+        "row-0",
+        "row-10",
+        "row-20",
+        "row-30",
+    ]
+
+
 def test_bars_are_as_tall_as_their_counts():
     statistics = {"histogram": {"width": 4, "counts": [200, 0, 1, 100]}, "median": 6, "p95": 14}
     drawn = report.chart("Prompts", statistics, width=80, height=50)

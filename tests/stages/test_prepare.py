@@ -6,7 +6,8 @@ import re
 import pytest
 
 from podium.config import PodiumConfig
-from podium.data.records import read_preferences, read_prompts
+from podium.data.quality import place_of
+from podium.data.records import normalised_prompt, read_preferences, read_prompts
 from podium.errors import UserError
 from podium.stages import prepare
 from podium.stages.io import StageIO
@@ -68,6 +69,8 @@ def test_it_writes_splits_report_and_metrics(tmp_path, configure):
         split: {record.prompt[0]["content"] for record in parts["preferences", split]} for split in ("train", "eval")
     }
     assert not asked["train"] & asked["eval"]
+    for (_, split), records in parts.items():
+        assert {place_of(normalised_prompt(record.prompt)) < 0.3 for record in records} == {split == "eval"}
     report = report_of(out)
     assert report["preferences"]["rows"] == 30
     assert report["tokens"]["prompts"]["count"] == 20
@@ -129,6 +132,7 @@ def test_refused_repeated_tied_and_contradicting_rows_are_all_reported(tmp_path,
         pair(41, chosen="Stop.<|im_end|>"),
         pair(42, prompt="long " * 100),
         pair(43, chosen="q" * 190),
+        pair(44, prompt="<|im_start|>system"),
     ]
     prepare.run(configure(rows, PROMPTS, max_bad_fraction=0.2), StageIO.local(tmp_path / "out"))
     report = report_of(tmp_path / "out")
@@ -139,6 +143,7 @@ def test_refused_repeated_tied_and_contradicting_rows_are_all_reported(tmp_path,
         35: (file, "control_token"),
         36: (file, "long_prompt"),
         37: (file, "long_response"),
+        38: (file, "control_token"),
     }
     reasons = {item["kind"]: item["reason"] for item in report["refused"]}
     assert re.match(r"the prompt has \d+ tokens, more than data\.max_prompt_length 100; ", reasons["long_prompt"])
