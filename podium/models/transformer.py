@@ -229,11 +229,16 @@ def _norm(config: TransformerConfig, params: Tree, x: jax.Array) -> jax.Array:
     return _bind(config, None, "final_norm", params["final_norm"])(x)
 
 
-def _causal_context(config: TransformerConfig, mask: jax.Array) -> Context:
+def _causal_context(config: TransformerConfig, mask: jax.Array, branch: jax.Array | None = None) -> Context:
     time = mask.shape[1]
-    causal = jnp.tril(jnp.ones((time, time), bool))
-    cos, sin = rope_tables(config, positions_from_mask(mask))
-    return Context(cos, sin, causal[None, :, :] & mask[:, None, :])
+    visible = jnp.tril(jnp.ones((time, time), bool))[None, :, :] & mask[:, None, :]
+    if branch is None:
+        positions = positions_from_mask(mask)
+    else:
+        visible &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+        positions = jnp.maximum(jnp.sum(visible, axis=2, dtype=jnp.int32) - 1, 0)
+    cos, sin = rope_tables(config, positions)
+    return Context(cos, sin, visible)
 
 
 def forward(
@@ -244,6 +249,7 @@ def forward(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
+    branch: jax.Array | None = None,
     lower: jax.Array | None = None,
     first: int = 0,
     remat: bool = False,
@@ -251,11 +257,12 @@ def forward(
     """Hidden states [batch, time, embed], after the final norm, of ids [batch, time] under a boolean mask.
 
     Positions come from the mask: padding on either side changes nothing at real tokens. `adapter` with its `lora`
-    switches the low-rank path on. `lower`, from `lower_layers`, stands in for the first `first` layers. `remat`
-    recomputes each block in the backward pass instead of keeping it.
+    switches the low-rank path on. `branch` [batch, time] lets several continuations of one prefix share it in a row:
+    a token sees tokens before it of branch 0 and of its own, and is counted on from the prefix. `lower`, from
+    `lower_layers`, stands in for the first `first` layers. `remat` recomputes each block in the backward pass.
     """
     x = _embed(config, params, ids) if lower is None else lower
-    context = _causal_context(config, mask)
+    context = _causal_context(config, mask, branch)
     x, _ = _span(config, params, adapter, lora, x, context, first=first, remat=remat)
     return _norm(config, params, x)
 

@@ -1,6 +1,6 @@
 """Preference records as arrays of fixed shapes, in batches of similar length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +16,23 @@ MAX_WIDTHS = 3
 
 
 class Comparison(NamedTuple):
-    """One encoded record: the token ids of prompt + response for each candidate, and what is known of their order."""
+    """One encoded record: token ids of the prompt and of each candidate, and what is known of their order."""
 
-    sequences: list[list[int]]
+    prompt: list[int]
+    candidates: list[list[int]]
     ranks: list[int]
     weight: float
     margin: float
 
     @property
     def length(self) -> int:
-        return max(len(sequence) for sequence in self.sequences)
+        """Tokens of the prompt and all candidates together: the row they are packed into."""
+        return len(self.prompt) + sum(map(len, self.candidates))
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """Prompt and candidate together, for each candidate."""
+        return [self.prompt + candidate for candidate in self.candidates]
 
 
 class Batch(NamedTuple):
@@ -40,15 +47,15 @@ def encode(records: Sequence[PreferenceRecord], tokenizer: Tokenizer, max_length
     encoded = []
     for record in records:
         prompt = tokenizer.encode_prompt(record.prompt)
-        sequences = [prompt + tokenizer.encode_response(response) for response in record.responses]
-        longest = max(len(sequence) for sequence in sequences)
+        candidates = [tokenizer.encode_response(response) for response in record.responses]
+        longest = len(prompt) + max(map(len, candidates))
         if longest > max_length:
             raise UserError(
                 f"comparison {record.id}: {longest} tokens of prompt and response, data.max_length is {max_length}; "
                 "raise it, or leave the comparison out"
             )
         weight = 1.0 if record.weight is None else record.weight
-        encoded.append(Comparison(sequences, list(record.ranks), weight, record.margin or 0.0))
+        encoded.append(Comparison(prompt, candidates, list(record.ranks), weight, record.margin or 0.0))
     return encoded
 
 
@@ -79,30 +86,24 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
 
 
 def to_arrays(comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int) -> Comparisons:
-    """Lay a batch out as arrays [rows, candidates, width], sequences aligned left."""
-    shape = (len(batch.rows), candidates, batch.width)
-    ids, mask = np.full(shape, pad_id, np.int32), np.zeros(shape, bool)
-    ranks, present = np.ones(shape[:2], np.int32), np.zeros(shape[:2], bool)
-    weight, margin = np.zeros(shape[0], np.float32), np.zeros(shape[0], np.float32)
+    """Lay a batch out as packed rows of the batch's width."""
+    rows = len(batch.rows)
+    ids, branch = np.full((rows, batch.width), pad_id, np.int32), np.zeros((rows, batch.width), np.int32)
+    mask = np.zeros((rows, batch.width), bool)
+    ends, ranks = np.zeros((rows, candidates), np.int32), np.ones((rows, candidates), np.int32)
+    present = np.zeros((rows, candidates), bool)
+    weight, margin = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     for place, row in enumerate(batch.rows):
         if row < 0:
-            # A filler is one token long: attention over nothing at all would be a special case.
-            mask[place, :, 0] = True
             continue
         comparison = comparisons[row]
         weight[place], margin[place] = comparison.weight, comparison.margin
-        for column, sequence in enumerate(comparison.sequences):
-            ids[place, column, : len(sequence)] = sequence
-            mask[place, column, : len(sequence)] = True
-            ranks[place, column], present[place, column] = comparison.ranks[column], True
-        mask[place, len(comparison.sequences) :, 0] = True
-    return Comparisons(ids, mask, ranks, present, weight, margin)  # type: ignore[arg-type]  # jit takes NumPy arrays
-
-
-def in_order(lengths: Sequence[int], batch_size: int) -> Iterator[Batch]:
-    """Go through comparisons once by length, for scoring."""
-    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        width = -(-max(lengths[row] for row in rows) // WIDTH_STEP) * WIDTH_STEP
-        yield Batch((*rows, *[-1] * (batch_size - len(rows))), width)
+        position = 0
+        for column, part in enumerate([comparison.prompt, *comparison.candidates]):
+            span = slice(position, position + len(part))
+            ids[place, span], branch[place, span], mask[place, span] = part, column, True
+            position = span.stop
+            if column:
+                ends[place, column - 1], present[place, column - 1] = position - 1, True
+                ranks[place, column - 1] = comparison.ranks[column - 1]
+    return Comparisons(ids, mask, branch, ends, ranks, present, weight, margin)  # type: ignore[arg-type]  # NumPy for jit

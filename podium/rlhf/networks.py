@@ -41,12 +41,14 @@ class Network:
         ids: jax.Array,
         mask: jax.Array,
         *,
+        branch: jax.Array | None = None,
         lower: jax.Array | None = None,
         first: int = 0,
     ) -> jax.Array:
         """Hidden states [batch, time, embed] of ids and mask [batch, time].
 
-        `lower` is what the first `first` layers made of them, where networks share those.
+        `branch` packs several continuations of a prefix into a row; `lower` is what the first `first` layers made of
+        the tokens, where networks share those.
         """
         ids, mask = constrain(ids, "batch", "time"), constrain(mask, "batch", "time")
         return transformer.forward(
@@ -56,6 +58,7 @@ class Network:
             mask,
             adapter=weights.get("adapter"),
             lora=self.lora,
+            branch=branch,
             lower=lower,
             first=first,
         )

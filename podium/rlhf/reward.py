@@ -9,18 +9,23 @@ import jax.numpy as jnp
 import optax
 
 from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_pairs_loss
-from podium.rlhf.networks import Bases, Network, Weights, sequence_scores
+from podium.models.heads import apply_head
+from podium.rlhf.networks import Bases, Network, Weights
 
 
 class Comparisons(NamedTuple):
     """Ranked lists of responses to a prompt; a pair is a list of two.
 
-    ids, mask: [lists, candidates, time], prompt and response together; ranks: int [lists, candidates], 1 is best;
-    present: boolean [lists, candidates]; weight: [lists], 0 for a filler; margin: [lists], 0 where there is none.
+    A row packs one list: the prompt once, then every candidate behind it as a branch of its own, which sees the prompt
+    and itself. ids, mask, branch: [lists, time], branch 0 is the prompt; ends: [lists, candidates], where a candidate's
+    last token stands; ranks: int [lists, candidates], 1 is best; present: boolean [lists, candidates]; weight:
+    [lists], 0 for a filler; margin: [lists], 0 where there is none.
     """
 
     ids: jax.Array
     mask: jax.Array
+    branch: jax.Array
+    ends: jax.Array
     ranks: jax.Array
     present: jax.Array
     weight: jax.Array
@@ -45,10 +50,9 @@ class RewardSpec:
 
 
 def comparison_scores(network: Network, bases: Bases, weights: Weights, batch: Comparisons) -> jax.Array:
-    """Scores [lists, candidates] of all responses, in one forward pass."""
-    lists, candidates, time = batch.ids.shape
-    ids, mask = batch.ids.reshape(-1, time), batch.mask.reshape(-1, time)
-    return sequence_scores(network, bases, weights, ids, mask).reshape(lists, candidates)
+    """Scores [lists, candidates] of all responses, in one forward pass that reads each prompt once."""
+    hidden = network.hidden(bases, weights, batch.ids, batch.mask, branch=batch.branch)
+    return apply_head(weights["head"], jnp.take_along_axis(hidden, batch.ends[:, :, None], axis=1))
 
 
 def _loss(spec: RewardSpec, scores: jax.Array, batch: Comparisons) -> jax.Array:

@@ -11,7 +11,7 @@ from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
 from podium.models import transformer
 from podium.models.lora import LoraSpec
-from tests.support import tiny
+from support import tiny
 
 NEW = 10
 

@@ -14,7 +14,7 @@ from podium.rlhf.experience import RewardSpec, adjust_scores
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import Frozen, PpoState, init_state, make_step
 from podium.training.optimizer import make_optimizer
-from tests.support import tiny
+from support import tiny
 
 LEARNING = {
     "lr_scheduler_type": "constant",

@@ -1,0 +1,179 @@
+"""Reward training: packed lists equal separate sequences, work may be cut anyhow, and the truth is recovered."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import tiny
+
+from podium.models import transformer
+from podium.models.heads import init_head
+from podium.parallel.mesh import make_mesh
+from podium.rlhf import placement
+from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, to_arrays, widths
+from podium.rlhf.networks import Network, sequence_scores
+from podium.rlhf.reward import (
+    RewardSpec,
+    RewardState,
+    comparison_scores,
+    fold_normalisation,
+    make_reward_step,
+    normalisation,
+)
+from podium.training.optimizer import make_optimizer
+
+NETWORK = Network(tiny.CONFIG, tiny.LORA, "base")
+
+
+def comparisons(count: int, *, most: int = 4, seed: int = 0) -> list[Comparison]:
+    rng = np.random.default_rng(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return rng.integers(2, tiny.CONFIG.vocab_size, rng.integers(low, high)).tolist()
+
+    found = []
+    for _ in range(count):
+        size = int(rng.integers(2, most + 1))
+        ranks = rng.permutation(size) + 1
+        found.append(Comparison(tokens(2, 9), [tokens(1, 9) for _ in range(size)], ranks.tolist(), 1.0, 0.0))
+    return found
+
+
+def weights(seed: int = 0):
+    adapter = transformer.init_adapter(tiny.CONFIG, tiny.LORA, jax.random.key(seed))
+    adapter = jax.tree.map(lambda x: x + 0.1, adapter)
+    return {"adapter": adapter, "head": init_head(tiny.CONFIG, jax.random.key(seed + 1))}
+
+
+def arrays(found: list[Comparison], width: int = 64, candidates: int = 4):
+    batch = Batch(tuple(range(len(found))), width)
+    return jax.tree.map(jnp.asarray, to_arrays(found, batch, candidates=candidates, pad_id=tiny.PAD))
+
+
+def test_candidates_packed_behind_one_prompt_score_as_they_do_alone() -> None:
+    found, bases, own = comparisons(5), {"base": tiny.params()}, weights()
+    packed = comparison_scores(NETWORK, bases, own, arrays(found))
+    for row, comparison in enumerate(found):
+        for column, sequence in enumerate(comparison.sequences):
+            ids = jnp.asarray([sequence])
+            alone = sequence_scores(NETWORK, bases, own, ids, jnp.ones(ids.shape, bool))[0]
+            assert float(packed[row, column]) == pytest.approx(float(alone), abs=2e-5)
+
+
+def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None):
+    tx = optimizer or make_optimizer(
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
+        total_steps=10,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+    )
+    own, bases = weights(), {"base": tiny.params()}
+    with placement.on(mesh or make_mesh(devices=jax.devices()[:1])):
+        if mesh is not None:
+            own = placement.place_weights(mesh, NETWORK, own)
+            bases = {"base": placement.place_weights(mesh, Network(tiny.CONFIG), {"base": bases["base"]})["base"]}
+            batch = placement.place_batch(mesh, batch, dim=1)
+        state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
+        return jax.jit(make_reward_step(RewardSpec(NETWORK, loss, 0.01), tx))(state, bases, batch)
+
+
+def split(batch, parts: int):
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+
+
+def close(first, second, atol: float = 2e-5) -> None:
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol)
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "plackett_luce"])
+def test_micro_batches_and_fillers_change_nothing(loss: str) -> None:
+    found = comparisons(6)
+    whole = step_once(split(arrays(found), 1), loss=loss)
+    padded = to_arrays(found, Batch((*range(6), -1, -1), 64), candidates=4, pad_id=tiny.PAD)
+    cut = step_once(split(jax.tree.map(jnp.asarray, padded), 4), loss=loss)
+    close(whole, cut)
+
+
+@pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_eight_devices_give_the_result_of_one(sizes: dict[str, int]) -> None:
+    batch = split(arrays(comparisons(8)), 1)
+    close(step_once(batch, mesh=make_mesh(devices=jax.devices()[:1])), step_once(batch, mesh=make_mesh(**sizes)))
+
+
+def test_every_comparison_comes_once_an_epoch_and_batches_depend_on_seed_and_epoch_alone() -> None:
+    lengths = np.random.default_rng(0).integers(5, 300, 101).tolist()
+    batches = epoch_batches(lengths, 8, seed=3, epoch=0)
+    assert len(batches) == 13
+    assert sorted(row for batch in batches for row in batch.rows if row >= 0) == list(range(101))
+    assert all(lengths[row] <= batch.width for batch in batches for row in batch.rows if row >= 0)
+    assert {batch.width for batch in batches} <= set(widths(lengths))
+    assert len({batch.width for batch in batches}) > 1
+    assert batches == epoch_batches(lengths, 8, seed=3, epoch=0)
+    assert batches != epoch_batches(lengths, 8, seed=3, epoch=1)
+
+
+def test_normalisation_gives_mean_zero_and_variance_one() -> None:
+    scores = jnp.asarray([0.5, -1.5, 3.0, 2.0])
+    head = {"kernel": jnp.asarray([0.25, -0.75]), "bias": jnp.asarray(0.125)}
+    gain, bias = normalisation(scores)
+    rewards = gain * scores + bias
+    assert float(rewards.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(rewards.std()) == pytest.approx(1.0, abs=1e-6)
+    folded = fold_normalisation(head, gain, bias)
+    x = jnp.asarray([1.5, -0.5])
+    raw = x @ head["kernel"] + head["bias"]
+    assert float(x @ folded["kernel"] + folded["bias"]) == pytest.approx(float(gain * raw + bias), abs=1e-6)
+
+
+def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_possible() -> None:
+    """Utility is a weighted count of tokens; labels are drawn from the Bradley-Terry model, so some are wrong.
+
+    The best possible predictor knows the utility; its accuracy on the drawn labels is the ceiling.
+    """
+    rng = np.random.default_rng(1)
+    utility = rng.normal(0, 1.0, tiny.CONFIG.vocab_size)
+
+    def draw(count: int) -> tuple[list[Comparison], np.ndarray]:
+        found, right = [], np.zeros(count)
+        for index in range(count):
+            pair = [rng.integers(2, tiny.CONFIG.vocab_size, 6).tolist() for _ in range(2)]
+            difference = utility[pair[0]].sum() - utility[pair[1]].sum()
+            first_wins = rng.uniform() < 1 / (1 + np.exp(-difference))
+            found.append(Comparison([2, 3], pair, [1, 2] if first_wins else [2, 1], 1.0, 0.0))
+            right[index] = (difference > 0) == first_wins
+        return found, right
+
+    train, _ = draw(4096)
+    test, bayes = draw(2048)
+    network = Network(tiny.CONFIG)
+    own = {"base": transformer.init_params(tiny.CONFIG, jax.random.key(0))[0]}
+    own["head"] = init_head(tiny.CONFIG, jax.random.key(1))
+    tx = make_optimizer(
+        learning_rate=3e-3,
+        lr_scheduler_type="cosine",
+        warmup_ratio=0.1,
+        total_steps=192,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+    )
+    state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
+    step = jax.jit(make_reward_step(RewardSpec(network, "pairwise", 0.0), tx))
+    for epoch in range(3):
+        for batch in epoch_batches([14] * len(train), 64, seed=0, epoch=epoch):
+            rows = to_arrays(train, batch._replace(width=16), candidates=2, pad_id=tiny.PAD)
+            state, _ = step(state, {}, split(jax.tree.map(jnp.asarray, rows), 1))
+    assert step._cache_size() == 1
+    held_out = to_arrays(test, Batch(tuple(range(len(test))), 16), candidates=2, pad_id=tiny.PAD)
+    scores = np.asarray(comparison_scores(network, {}, state.weights, jax.tree.map(jnp.asarray, held_out)))
+    better = np.array([comparison.ranks[0] == 1 for comparison in test])
+    accuracy = np.mean((scores[:, 0] > scores[:, 1]) == better)
+    assert accuracy > bayes.mean() - 0.02
