@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from podium.generation.sampler import WIDTH_STEP, left_pad
+from podium.data.batches import pad_left, pad_right
+from podium.generation.sampler import WIDTH_STEP
 from podium.losses.logprobs import token_logprobs
 from podium.losses.masked import fill
 from podium.models import transformer
@@ -42,8 +43,8 @@ def answer_logprobs(
         prompts = [prompt_ids[row] for row in rows] + fillers
         answers = [answer_ids[row] for row in rows] + fillers
         pad_id = model.tokenizer.pad_id
-        prompt, prompt_mask = left_pad(prompts, _width(prompts), pad_id)
-        answer, answer_mask = right_pad(answers, _width(answers), pad_id)
+        prompt, prompt_mask = pad_left(prompts, _width(prompts), pad_id)
+        answer, answer_mask = pad_right(answers, _width(answers), pad_id)
         out = _sums(
             model.config,
             model.params,
@@ -58,16 +59,6 @@ def answer_logprobs(
         if progress is not None:
             progress(start + len(rows), len(order))
     return sums
-
-
-def right_pad(rows: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Align rows of ids to the left edge of [rows, width]; returns (ids int32, mask boolean)."""
-    ids = np.full((len(rows), width), pad_id, np.int32)
-    mask = np.zeros((len(rows), width), bool)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = True
-    return ids, mask
 
 
 def _width(rows: Sequence[Sequence[int]]) -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
@@ -29,17 +29,6 @@ class Completions(NamedTuple):
     finish_reasons: list[str]
     num_tokens: list[int]
     prompt_ids: list[list[int]]
-
-
-def left_pad(rows: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Align rows of ids to the right edge of [rows, width]; returns (ids int32, mask boolean)."""
-    ids = np.full((len(rows), width), pad_id, np.int32)
-    mask = np.zeros((len(rows), width), bool)
-    for index, row in enumerate(rows):
-        if row:
-            ids[index, width - len(row) :] = row
-            mask[index, width - len(row) :] = True
-    return ids, mask
 
 
 def unroll_decode() -> bool:
@@ -83,7 +72,7 @@ def generate(
         rows = order[start : start + batch_size]
         width = -(-max(len(encoded[row]) for row in rows) // WIDTH_STEP) * WIDTH_STEP
         fill = batch_size - len(rows)
-        prompt_ids, prompt_mask = left_pad([encoded[row] for row in rows] + [[]] * fill, width, tokenizer.pad_id)
+        prompt_ids, prompt_mask = pad_left([encoded[row] for row in rows] + [[]] * fill, width, tokenizer.pad_id)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.asarray(rows + [0] * fill, jnp.uint32))
         out = jax.device_get(
             _respond(

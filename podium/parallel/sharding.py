@@ -52,13 +52,13 @@ def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None,
 
 def tree_shardings(mesh: Mesh, axes: Any, shapes: Any) -> Any:
     """Give the sharding of every leaf of a tree of axes (tuples) with the tree of its shapes or arrays."""
-    paths, treedef = jax.tree_util.tree_flatten_with_path(shapes)
-    leaves = treedef.flatten_up_to(axes)
-    shardings = [
-        named_sharding(mesh, leaf, tuple(array.shape), jax.tree_util.keystr(path, simple=True, separator="."))
-        for (path, array), leaf in zip(paths, leaves, strict=True)
-    ]
-    return treedef.unflatten(shardings)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, array, names: named_sharding(
+            mesh, names, tuple(array.shape), jax.tree_util.keystr(path, simple=True, separator=".")
+        ),
+        shapes,
+        axes,
+    )
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

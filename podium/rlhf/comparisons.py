@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from podium.data.batches import permutation
 from podium.data.records import PreferenceRecord
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
@@ -71,9 +72,9 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
     Every comparison comes once. What does not fill a batch of its width moves up to the next; only one batch, of the
     largest width, has fillers.
     """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    batches, rest = [], []
+    order = permutation(len(lengths), seed, epoch)
+    batches: list[Batch] = []
+    rest: list[int] = []
     ladder = widths(lengths)
     for low, width in zip([0, *ladder], ladder, strict=False):
         rows = rest + [int(row) for row in order if low < lengths[row] <= width]
@@ -82,7 +83,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
         rest = rows[full:]
     if rest:
         batches.append(Batch((*rest, *[-1] * (batch_size - len(rest))), ladder[-1]))
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return [batches[place] for place in permutation(len(batches), seed, epoch)]
 
 
 def to_arrays(comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int) -> Comparisons:

@@ -22,6 +22,7 @@ from podium.models import transformer
 from podium.models.heads import apply_head
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights, response_hidden, response_logprobs, sequence_scores
+from podium.training.accumulate import sum_over
 
 Tree = Any
 # (frozen, rollout) -> scores [batch]; a reward model, or any function of the tokens.
@@ -210,9 +211,7 @@ def _evaluate(
     prompt = rollout.ids.shape[1] - response
 
     def states(network: Network, own: Weights) -> jax.Array:
-        hidden = network.hidden(
-            bases, own, rollout.ids, rollout.mask, lower=rollout.lower, first=spec.shared_layers
-        )
+        hidden = network.hidden(bases, own, rollout.ids, rollout.mask, lower=rollout.lower, first=spec.shared_layers)
         return response_hidden(hidden, prompt)
 
     hidden = states(spec.policy, weights["policy"])
@@ -328,19 +327,9 @@ def _update_many(
         if spec.gradient_accumulation_steps == 1:
             gradients, stats = gradient(rows[0])
         else:
-            gradients, stats = _sum_over(gradient, rows)
+            gradients, stats = sum_over(gradient, rows)
         weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
         return (weights, optimizer), stats | norms
 
     (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders.reshape(parts))
     return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
-
-
-def _sum_over(function: Callable[[jax.Array], Any], rows: jax.Array) -> Any:
-    """Sum a function's results over the leading axis, one at a time."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, rows[0]))
-
-    def add(total: Any, micro_rows: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(micro_rows)), None
-
-    return jax.lax.scan(add, zeros, rows)[0]

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from podium.config import PpoConfig
+from podium.data.batches import batch_indices, pad_left
 from podium.data.records import PromptRecord
 from podium.errors import UserError
-from podium.generation.sampler import left_pad, unroll_decode
+from podium.generation.sampler import unroll_decode
 from podium.generation.sampling import Sampling
 from podium.models import LoraSpec, Model
 from podium.models.heads import init_head
@@ -26,9 +26,9 @@ from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, Prompts, ScoreFn, init_state, make_step, reward_scores
 from podium.rlhf.reward import fold_normalisation
-from podium.rlhf.reward_training import ADAM, lora_spec
+from podium.rlhf.reward_training import lora_spec
 from podium.training.loop import run_loop
-from podium.training.optimizer import make_optimizer, make_schedule
+from podium.training.optimizer import configured
 
 # Prompt widths are rounded up to this.
 WIDTH_STEP = 8
@@ -75,6 +75,8 @@ def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) ->
     if not same_base:
         bases["reward"] = _merged(reward)
     reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
+    if reward.head is None:
+        raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
     head = fold_normalisation(reward.head, reward.gain, reward.bias)
     reward_weights: Weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
     policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
@@ -200,42 +202,22 @@ class PromptBatches:
 
     def at(self, index: int) -> Prompts:
         """Batch number `index`: every prompt comes once an epoch, in an order of the epoch's own."""
-        count = len(self.encoded)
-        rows = []
-        for position in range(index * self.size, (index + 1) * self.size):
-            epoch, place = divmod(position, count)
-            rows.append(self.encoded[self._order(epoch)[place]])
-        return Prompts(*left_pad(rows, self.width, self.pad_id))  # type: ignore[arg-type]  # jit takes NumPy arrays
-
-    @functools.lru_cache(maxsize=2)  # noqa: B019  # one object lives as long as its run
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.encoded))
-
-    def __hash__(self) -> int:
-        return id(self)
+        rows = batch_indices(len(self.encoded), self.size, self.seed, index)
+        padded = pad_left([self.encoded[row] for row in rows], self.width, self.pad_id)
+        return Prompts(*padded)  # type: ignore[arg-type]  # jit takes NumPy arrays
 
 
 def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn) -> PpoState:
     """Run the steps over the mesh; `score` may be any function of the tokens."""
     config, mesh = run.config, run.mesh
     rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
-    shape = {
-        "lr_scheduler_type": config.lr_scheduler_type,
-        "warmup_ratio": config.warmup_ratio,
-        "total_steps": config.max_steps * config.num_ppo_epochs * config.num_mini_batches,
-    }
-    optimizers = {
-        name: make_optimizer(
-            learning_rate=rates[name],
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            **shape,
-            **ADAM,
-        )
+    updates = config.num_ppo_epochs * config.num_mini_batches
+    configurations = {
+        name: configured(config, learning_rate=rates[name], total_steps=config.max_steps * updates)
         for name in cast.weights
     }
-    schedule = make_schedule(learning_rate=config.learning_rate, **shape)
-    updates = config.num_ppo_epochs * config.num_mini_batches
+    optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
+    schedule = configurations["policy"][1]
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -267,7 +249,7 @@ def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: 
 def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:
     """Lay frozen trees and the state out on the mesh."""
     mesh = run.mesh
-    networks = {"policy": spec.policy, "critic": spec.critic}
+    networks = {"policy": spec.policy} | ({} if spec.critic is None else {"critic": spec.critic})
     bases = {}
     for name, tree in cast.frozen.bases.items():
         owner = cast.reward if name == "reward" else cast.reference

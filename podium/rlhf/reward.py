@@ -11,6 +11,7 @@ import optax
 from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_pairs_loss
 from podium.models.heads import apply_head
 from podium.rlhf.networks import Bases, Network, Weights
+from podium.training.accumulate import sum_over
 
 
 class Comparisons(NamedTuple):
@@ -97,13 +98,10 @@ def make_reward_step(
             share = jnp.sum(micro.weight) / total
             return jax.grad(loss, has_aux=True)(state.weights, bases, micro, share)
 
-        first = jax.tree.map(lambda x: x[0], batch)
         if batch.weight.shape[0] == 1:
-            gradients, sums = micro_gradient(first)
+            gradients, sums = micro_gradient(jax.tree.map(lambda x: x[0], batch))
         else:
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(micro_gradient, first))
-            add = lambda carry, micro: (jax.tree.map(jnp.add, carry, micro_gradient(micro)), None)
-            (gradients, sums), _ = jax.lax.scan(add, zeros, batch)
+            gradients, sums = sum_over(micro_gradient, batch)
         updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         pairs = jnp.maximum(sums["pairs"], 1.0)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from podium.config import LoraConfig, RewardConfig
+from podium.data.batches import permutation
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs
 from podium.errors import UserError
 from podium.generation import generate
@@ -30,12 +31,11 @@ from podium.rlhf.reward import (
 )
 from podium.rlhf.scoring import score_ids
 from podium.training.loop import run_loop
-from podium.training.optimizer import make_optimizer
+from podium.training.optimizer import configured
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of an eighth of a deviation.
 REFERENCE_SAMPLES = 64
 REFERENCE_TOKENS = 64
-ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def train_reward(base: Model, train: Sequence[PreferenceRecord], run: RewardRun)
     model = _start(base, run)
     if run.config.normalize:
         gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
+        assert model.head is not None, "a reward model starts with a head"
         model = model.replace(head=fold_normalisation(model.head, gain, bias))
     model = _fit(model, comparisons, run)
     if run.config.normalize:
@@ -77,7 +78,7 @@ def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: Re
     if not run.config.normalize:
         return []
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
-    order = np.random.default_rng(run.seed).permutation(len(prompts))[:REFERENCE_SAMPLES]
+    order = permutation(len(prompts), run.seed, 0)[:REFERENCE_SAMPLES]
     chosen = [prompts[index] for index in order]
     answers = generate(base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
     return [prompt + answer for prompt, answer in zip(answers.prompt_ids, answers.ids, strict=True)]
@@ -107,15 +108,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     lengths = [comparison.length for comparison in comparisons]
     per_epoch = -(-len(comparisons) // lists)
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
-    tx = make_optimizer(
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler_type,
-        warmup_ratio=config.warmup_ratio,
-        total_steps=total,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        **ADAM,
-    )
+    tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
     with placement.on(mesh):
         weights = placement.place_weights(mesh, network, {**trained, "head": model.head})
         optimizer = placement.place_optimizer(mesh, network, weights, tx)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from podium.data.batches import pad_right
 from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network, sequence_scores
 
@@ -36,12 +37,8 @@ def score_ids(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         width = -(-max(len(sequences[row]) for row in rows) // WIDTH_STEP) * WIDTH_STEP
-        ids = np.full((batch_size, width), model.tokenizer.pad_id, np.int32)
-        mask = np.zeros((batch_size, width), bool)
-        mask[:, 0] = True
-        for place, row in enumerate(rows):
-            ids[place, : len(sequences[row])] = sequences[row]
-            mask[place, : len(sequences[row])] = True
+        fill = [()] * (batch_size - len(rows))
+        ids, mask = pad_right([*(sequences[row] for row in rows), *fill], width, model.tokenizer.pad_id)
         scores[rows] = jax.device_get(_scores(network, weights, ids, mask))[: len(rows)]
         if progress is not None:
             progress(start + len(rows), len(order))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from podium.config import PpoConfig, RewardConfig
+
 ScheduleName = Literal["constant", "linear", "cosine"]
 
 # Last names in a parameter's path: scales of norms and biases. Pulling them to zero shrinks outputs, not complexity.
@@ -49,9 +51,9 @@ def make_optimizer(
     total_steps: int,
     weight_decay: float,
     max_grad_norm: float,
-    b1: float,
-    b2: float,
-    eps: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
 ) -> optax.GradientTransformation:
     """Return AdamW behind a clip of the global gradient norm; norms' scales and biases are not decayed.
 
@@ -66,6 +68,25 @@ def make_optimizer(
     )
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decayed)
     return _tolerant(optax.chain(optax.clip_by_global_norm(max_grad_norm), adam))
+
+
+def configured(
+    section: RewardConfig | PpoConfig, *, learning_rate: float, total_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return the optimizer that a section of the configuration describes, and its schedule."""
+    course = section.lr_scheduler_type, section.warmup_ratio
+    optimizer = make_optimizer(
+        learning_rate=learning_rate,
+        lr_scheduler_type=course[0],
+        warmup_ratio=course[1],
+        total_steps=total_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+    )
+    schedule = make_schedule(
+        learning_rate=learning_rate, lr_scheduler_type=course[0], warmup_ratio=course[1], total_steps=total_steps
+    )
+    return optimizer, schedule
 
 
 def decayed(params: Any) -> Any:

@@ -135,8 +135,16 @@ def test_eight_devices_give_the_result_of_one(sizes, lora: bool) -> None:
     prompts = tiny.prompts(16)
     one = sharded_step(spec, make_mesh(devices=jax.devices()[:1]), prompts)
     eight = sharded_step(spec, make_mesh(**sizes), prompts)
-    assert len(eight[0].weights["policy"]["adapter" if lora else "base"]["blocks"]["mlp"]["up_proj"]
-               ["lora_b" if lora else "kernel"].sharding.device_set) == 8
+    assert (
+        len(
+            eight[0]
+            .weights["policy"]["adapter" if lora else "base"]["blocks"]["mlp"]["up_proj"][
+                "lora_b" if lora else "kernel"
+            ]
+            .sharding.device_set
+        )
+        == 8
+    )
     assert eight[1].rows["ids"].tolist() == one[1].rows["ids"].tolist()
     close(one[0].weights, eight[0].weights, atol=2e-5)
     close(one[1].metrics, eight[1].metrics, atol=2e-4)

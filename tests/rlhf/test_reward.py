@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import tiny
 
 from podium.models import transformer
 from podium.models.heads import init_head
@@ -21,6 +20,7 @@ from podium.rlhf.reward import (
     normalisation,
 )
 from podium.training.optimizer import make_optimizer
+from support import tiny
 
 NETWORK = Network(tiny.CONFIG, tiny.LORA, "base")
 
