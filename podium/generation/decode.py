@@ -1,5 +1,6 @@
 """Prefill, then one pure decode step in a while loop that stops when every row has ended."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,60 @@ class _Loop(NamedTuple):
     responses: Responses
 
 
+@dataclass(frozen=True)
+class _Decoder:
+    """One row-wise policy with how it chooses tokens; lives while `respond` is traced."""
+
+    config: TransformerConfig
+    params: Tree
+    adapter: Tree | None
+    lora: LoraSpec | None
+    keys: jax.Array
+    sampling: Sampling
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+    def pick(
+        self, responses: Responses, hidden: jax.Array, step: jax.Array, done: jax.Array
+    ) -> tuple[Responses, jax.Array, jax.Array]:
+        """Choose a token per row and write it; returns (responses, ids, rows that are done now)."""
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, step)
+        logits = transformer.logits(self.config, self.params, hidden)
+        ids, logprobs = choose(logits, keys, self.sampling)
+        ids = jnp.where(done, self.pad_id, ids)
+        ended = jnp.any(ids[:, None] == jnp.asarray(self.eos_ids, ids.dtype)[None, :], axis=-1) & ~done
+
+        def put(to: jax.Array, column: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(to, column[:, None], step, axis=1)
+
+        written = Responses(
+            ids=put(responses.ids, ids),
+            mask=put(responses.mask, ~done),
+            logprobs=put(responses.logprobs, jnp.where(done, 0.0, logprobs)),
+            finished=responses.finished | ended,
+        )
+        return written, ids, done | ended
+
+    def advance(self, loop: _Loop, prompt: int) -> _Loop:
+        """Feed the last token, choose the next."""
+        slot = prompt + loop.step - 1
+        now = jnp.ones((loop.filled.shape[0], 1), bool)
+        filled = jax.lax.dynamic_update_slice_in_dim(loop.filled, now, slot, axis=1)
+        hidden, caches = transformer.decode_step(
+            self.config,
+            self.params,
+            loop.token,
+            loop.caches,
+            slot=slot,
+            filled=filled,
+            positions=loop.position,
+            adapter=self.adapter,
+            lora=self.lora,
+        )
+        responses, ids, done = self.pick(loop.responses, hidden, loop.step, loop.done)
+        return _Loop(loop.step + 1, ids, done, filled, loop.position + 1, caches, responses)
+
+
 def respond(
     config: TransformerConfig,
     params: Tree,
@@ -58,47 +113,12 @@ def respond(
     scanning the stack (faster on CPU, compile time grows with depth).
     """
     batch, prompt = prompt_ids.shape
-    slots = prompt + max_new_tokens
     if unroll:
         params, adapter = _unstack(params, adapter)
     hidden, caches = transformer.prefill(
-        config, params, prompt_ids, prompt_mask, slots=slots, adapter=adapter, lora=lora
+        config, params, prompt_ids, prompt_mask, slots=prompt + max_new_tokens, adapter=adapter, lora=lora
     )
-
-    def pick(hidden: jax.Array, step: jax.Array, done: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
-        ids, logprobs = choose(transformer.logits(config, params, hidden), step_keys, sampling)
-        ids = jnp.where(done, pad_id, ids)
-        ended = jnp.any(ids[:, None] == jnp.asarray(eos_ids, ids.dtype)[None, :], axis=-1) & ~done
-        return ids, jnp.where(done, 0.0, logprobs), ended
-
-    def write(responses: Responses, step: jax.Array, ids: jax.Array, logprobs: jax.Array, done: jax.Array) -> Responses:
-        def put(to: jax.Array, column: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(to, column[:, None], step, axis=1)
-
-        return responses._replace(
-            ids=put(responses.ids, ids), mask=put(responses.mask, ~done), logprobs=put(responses.logprobs, logprobs)
-        )
-
-    def body(loop: _Loop) -> _Loop:
-        slot = prompt + loop.step - 1
-        filled = jax.lax.dynamic_update_slice_in_dim(loop.filled, jnp.ones((batch, 1), bool), slot, axis=1)
-        hidden, caches = transformer.decode_step(
-            config,
-            params,
-            loop.token,
-            loop.caches,
-            slot=slot,
-            filled=filled,
-            positions=loop.position,
-            adapter=adapter,
-            lora=lora,
-        )
-        ids, logprobs, ended = pick(hidden, loop.step, loop.done)
-        responses = write(loop.responses, loop.step, ids, logprobs, loop.done)
-        responses = responses._replace(finished=responses.finished | ended)
-        return _Loop(loop.step + 1, ids, loop.done | ended, filled, loop.position + 1, caches, responses)
-
+    decoder = _Decoder(config, params, adapter, lora, keys, sampling, eos_ids, pad_id)
     empty = Responses(
         ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
         mask=jnp.zeros((batch, max_new_tokens), bool),
@@ -106,13 +126,15 @@ def respond(
         finished=jnp.zeros((batch,), bool),
     )
     start = jnp.zeros((), jnp.int32)
-    filler = ~jnp.any(prompt_mask, axis=1)
-    ids, logprobs, ended = pick(hidden[:, -1], start, filler)
-    first = write(empty, start, ids, logprobs, filler)._replace(finished=ended)
+    responses, ids, done = decoder.pick(empty, hidden[:, -1], start, ~jnp.any(prompt_mask, axis=1))
     filled = jnp.pad(prompt_mask, ((0, 0), (0, max_new_tokens)))
     position = jnp.sum(prompt_mask.astype(jnp.int32), axis=1)
-    loop = _Loop(start + 1, ids, filler | ended, filled, position, caches, first)
-    return jax.lax.while_loop(lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), body, loop).responses
+    loop = _Loop(start + 1, ids, done, filled, position, caches, responses)
+    return jax.lax.while_loop(
+        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done),
+        lambda loop: decoder.advance(loop, prompt),
+        loop,
+    ).responses
 
 
 def _unstack(params: Tree, adapter: Tree | None) -> tuple[Tree, Tree | None]:
