@@ -86,6 +86,6 @@ def read_candidates(folder: Path) -> list[Candidates]:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, escaped beyond ASCII: a text may hold half a surrogate pair, which UTF-8 cannot."""
+    """Write one JSON object a line."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        stream.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -85,7 +85,7 @@ def html(page: Page) -> str:
     environment.globals |= {"percent": wording.percent, "points": _points}
     shown = samples.page_rows(page.rows, page.sample_rows)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    text = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         page=page,
         results=page.results,
         summary=page.results["summary"],
@@ -103,8 +103,6 @@ def html(page: Page) -> str:
         script=Markup(SCRIPT),  # a constant of this module
         script_digest=digest,
     )
-    # Half a surrogate pair has no UTF-8; a model can emit one, and the page must still be written.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def unbroken(text: str) -> str:

@@ -53,5 +53,6 @@ def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Row],
     """Write the three files into a folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / SAMPLES_FILE, rows)
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / SUMMARY_FILE).write_text(summary, encoding="utf-8", errors="replace")
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / SUMMARY_FILE).write_text(summary, encoding="utf-8")

@@ -96,12 +96,6 @@ def test_hostile_text_stays_text() -> None:
     assert HOSTILE not in text
 
 
-def test_half_a_surrogate_pair_does_not_stop_the_page() -> None:
-    made = page(5)
-    made.rows[0]["tuned"] = "broken \ud83d end"
-    report.html(made).encode("utf-8")
-
-
 def test_figures_equal_the_results(reader: Reader, good: Page) -> None:
     shown = plain(reader)
     assert good.results["summary"]["headline"] in shown
