@@ -206,6 +206,21 @@ def test_rebuilds_sentencepiece_from_scores(data_dir: Path, tmp_path: Path) -> N
         assert rebuilt.decode(ids) == text
 
 
+def test_sentencepiece_merges_by_score_and_begins_with_bos() -> None:
+    fields = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a", "b", "c", "bc", "ab"],
+        "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -2.0, -1.0],
+        "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1, 1, 1],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    # "ab" has the better score, though "bc" has the lower id.
+    assert build_tokenizer(fields, "test")[0].encode("abc").tokens == ["<s>", "ab", "c"]
+    silent, config = build_tokenizer(fields | {"tokenizer.ggml.add_bos_token": False}, "test")
+    assert silent.encode("abc").tokens == ["ab", "c"] and config["add_bos_token"] is False
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

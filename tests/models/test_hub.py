@@ -31,10 +31,12 @@ def test_a_uri_is_copied_once_and_again_when_it_changed(store: Any, tmp_path: Pa
     assert not (folder / "optimizer.bin").exists()
     (folder / "mark").touch()
     assert (find_folder("memory://bucket/model", None) / "mark").exists()
-    store.pipe("/bucket/model/generation_config.json", b"{}")
+    # As long as before: a size alone would not tell.
+    changed = (tmp_path / "model" / "generation_config.json").read_bytes().replace(b"0.7", b"0.6")
+    store.pipe("/bucket/model/generation_config.json", changed)
     assert not (find_folder("memory://bucket/model", None) / "mark").exists()
     model = load("memory://bucket/model")
-    assert model.base == "memory://bucket/model" and model.metadata["generation_config"] == {}
+    assert model.base == "memory://bucket/model" and model.metadata["generation_config"]["temperature"] == 0.6
 
 
 def test_says_what_is_not_at_a_uri(store: Any) -> None:
