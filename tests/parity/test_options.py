@@ -45,13 +45,13 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("llama", rope("linear", factor=3.0)),
     "dynamic, short": ("llama", rope("dynamic", factor=3.0)),
     "dynamic, long": ("llama", {"max_position_embeddings": 16, **rope("dynamic", factor=3.0)}),
-    "yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    "yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=1024)),
     "yarn, all options": (
         "llama",
         rope(
             "yarn",
             factor=4.0,
-            original_max_position_embeddings=16,
+            original_max_position_embeddings=1024,
             beta_fast=8.0,
             beta_slow=2.0,
             mscale=0.7,
@@ -61,7 +61,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "yarn, given factor": (
         "llama",
-        rope("yarn", factor=4.0, original_max_position_embeddings=16, attention_factor=1.7),
+        rope("yarn", factor=4.0, original_max_position_embeddings=1024, attention_factor=1.7),
     ),
     "llama3": (
         "llama",
