@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from podium.data.batches import pad_left, pad_right
@@ -24,18 +25,18 @@ def answer_logprobs(
     prompt_ids: Sequence[Sequence[int]],
     answer_ids: Sequence[Sequence[int]],
     *,
-    temperature: float,
+    temperatures: tuple[float, ...],
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Sum log softmax(logits / temperature) over the tokens of each answer; float64 [answers], 0 for an empty one.
+    """Sum log softmax(logits / temperature) over each answer's tokens; float64 [temperatures, answers].
 
-    Answers of like length share a batch; widths are rounded up, so that few programs are compiled. A figure does not
-    depend on what else is in its batch.
+    An empty answer has 0. Several temperatures cost one forward pass. Answers of like length share a batch; widths are
+    rounded up, so that few programs are compiled. A figure does not depend on what else is in its batch.
     """
     if len(prompt_ids) != len(answer_ids):
         raise ValueError(f"{len(prompt_ids)} prompts for {len(answer_ids)} answers")
-    sums = np.zeros(len(answer_ids))
+    sums = np.zeros((len(temperatures), len(answer_ids)))
     order = sorted(range(len(answer_ids)), key=lambda row: (len(prompt_ids[row]), len(answer_ids[row]), row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -53,9 +54,9 @@ def answer_logprobs(
             np.concatenate([prompt_mask, answer_mask], axis=1),
             lora=model.lora,
             split=prompt.shape[1],
-            temperature=temperature,
+            temperatures=temperatures,
         )
-        sums[rows] = np.asarray(out, np.float64)[: len(rows)]
+        sums[:, rows] = np.asarray(out, np.float64)[:, : len(rows)]
         if progress is not None:
             progress(start + len(rows), len(order))
     return sums
@@ -65,7 +66,7 @@ def _width(rows: Sequence[Sequence[int]]) -> int:
     return -(-max(1, *(len(row) for row in rows)) // WIDTH_STEP) * WIDTH_STEP
 
 
-@functools.partial(jax.jit, static_argnames=("config", "lora", "split", "temperature"))
+@functools.partial(jax.jit, static_argnames=("config", "lora", "split", "temperatures"))
 def _sums(
     config: TransformerConfig,
     params: Tree,
@@ -75,12 +76,13 @@ def _sums(
     *,
     lora: LoraSpec | None,
     split: int,
-    temperature: float,
+    temperatures: tuple[float, ...],
 ) -> jax.Array:
-    """Sum per row over the columns from `split` on; logits exist at those positions only.
+    """Sum per temperature and row over the columns from `split` on; logits exist at those positions only.
 
     The last prompt column predicts the first answer token, which is why prompts are padded on the left.
     """
     hidden = transformer.forward(config, params, ids, mask, adapter=adapter, lora=lora)
     logits = transformer.logits(config, params, hidden[:, split - 1 : -1])
-    return fill(token_logprobs(logits, ids[:, split:], temperature=temperature), mask[:, split:]).sum(axis=1)
+    tokens, counts = ids[:, split:], mask[:, split:]
+    return jnp.stack([fill(token_logprobs(logits, tokens, temperature=t), counts).sum(axis=1) for t in temperatures])

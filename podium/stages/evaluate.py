@@ -134,31 +134,41 @@ def _measure(
     # Greedy answers come from no distribution with a temperature of 0; they are judged under the one at 1.
     temperature = candidates[0].sampling.temperature or 1.0
     prompts = [policy.tokenizer.encode_prompt(row.prompt) for row in candidates]
-
-    def logprobs(model: Model, side: list[list[Response]], temperature: float, label: str) -> np.ndarray:
-        repeated = [prompt for prompt, row in zip(prompts, side, strict=True) for _ in row]
-        ids = [one.token_ids for row in side for one in row]
-        with Progress(len(ids), f"evaluate: {label}", unit="answer") as progress:
-            sums = answer_logprobs(
-                model,
-                repeated,
-                ids,
-                temperature=temperature,
-                batch_size=config.evaluation.batch_size,
-                progress=lambda done, _: progress.update(done),
-            )
-        return sums.reshape(len(side), -1)
-
-    moved = comparison.Drift(
-        logprobs(policy, after, temperature, "policy"), logprobs(reference, after, temperature, "reference")
+    size = config.evaluation.batch_size
+    (own,) = _logprobs(policy, prompts, after, (temperature,), size, "evaluate: policy")
+    sampled, plain = _logprobs(
+        reference, prompts + prompts, before + after, (temperature, 1.0), size, "evaluate: reference"
     )
-    plain = moved.reference_logprobs if temperature == 1.0 else logprobs(reference, after, 1.0, "perplexity")
+    moved = comparison.Drift(own, sampled[len(before) :])
     sides = {
-        "baseline": _side(before, rewards[0], logprobs(reference, before, 1.0, "baseline")),
-        "tuned": _side(after, rewards[1], plain),
+        "baseline": _side(before, rewards[0], plain[: len(before)]),
+        "tuned": _side(after, rewards[1], plain[len(before) :]),
     }
     measured = comparison.compare(sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
     return measured, _rows(candidates, after, rewards, moved.policy_logprobs - moved.reference_logprobs)
+
+
+def _logprobs(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    rows: list[list[Response]],
+    temperatures: tuple[float, ...],
+    batch_size: int,
+    label: str,
+) -> np.ndarray:
+    """Log-probabilities of the rows' answers, [temperatures, prompts, generations]."""
+    repeated = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
+    ids = [one.token_ids for row in rows for one in row]
+    with Progress(len(ids), label, unit="answer") as progress:
+        sums = answer_logprobs(
+            model,
+            repeated,
+            ids,
+            temperatures=temperatures,
+            batch_size=batch_size,
+            progress=lambda done, _: progress.update(done),
+        )
+    return sums.reshape(len(temperatures), len(rows), -1)
 
 
 def _side(rows: list[list[Response]], rewards: np.ndarray, reference_logprobs: np.ndarray) -> comparison.Answers:

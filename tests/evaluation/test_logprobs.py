@@ -62,27 +62,32 @@ def slow(model: Model, prompt: list[int], answer: list[int], temperature: float 
     return total
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_sums_equal_the_slow_twin(model: Model, temperature: float, batch_size: int) -> None:
-    expected = [slow(model, prompt, answer, temperature) for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
-    found = answer_logprobs(model, PROMPTS, ANSWERS, temperature=temperature, batch_size=batch_size)
-    assert found == pytest.approx(expected, abs=1e-4)
-    assert found[3] == 0.0
+def test_sums_equal_the_slow_twin_at_each_temperature(model: Model, batch_size: int) -> None:
+    expected = [[slow(model, p, a, t) for p, a in zip(PROMPTS, ANSWERS, strict=True)] for t in (1.0, 0.7)]
+    found = answer_logprobs(model, PROMPTS, ANSWERS, temperatures=(1.0, 0.7), batch_size=batch_size)
+    assert found == pytest.approx(np.array(expected), abs=1e-4)
+    assert found[0, 3] == found[1, 3] == 0.0
+    assert np.abs(found[0] - found[1])[:3].min() > 1e-3
 
 
 def test_the_adapter_matters_and_its_absence_is_the_reference(model: Model) -> None:
     reference = model.replace(adapter=None, lora=None)
-    found = answer_logprobs(reference, PROMPTS, ANSWERS, temperature=1.0, batch_size=4)
-    assert found[:3] == pytest.approx(
-        [slow(model, p, a, adapted=False) for p, a in zip(PROMPTS, ANSWERS, strict=True)][:3], abs=1e-4
-    )
-    assert np.abs(found - answer_logprobs(model, PROMPTS, ANSWERS, temperature=1.0, batch_size=4))[:3].min() > 1e-3
+    expected = [slow(model, p, a, adapted=False) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    (plain,) = answer_logprobs(reference, PROMPTS, ANSWERS, temperatures=(1.0,), batch_size=4)
+    (adapted,) = answer_logprobs(model, PROMPTS, ANSWERS, temperatures=(1.0,), batch_size=4)
+    assert plain == pytest.approx(expected, abs=1e-4)
+    assert np.abs(plain - adapted)[:3].min() > 1e-3
 
 
-def test_progress_counts_answers(model: Model) -> None:
+def test_progress_counts_answers_and_unequal_lists_are_refused(model: Model) -> None:
     seen: list[tuple[int, int]] = []
-    answer_logprobs(
-        model, PROMPTS, ANSWERS, temperature=1.0, batch_size=3, progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(3, 4), (4, 4)]
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    answer_logprobs(model, PROMPTS, ANSWERS, temperatures=(1.0,), batch_size=4, progress=progress)
+    answer_logprobs(model, PROMPTS[:2], ANSWERS[:2], temperatures=(1.0,), batch_size=4, progress=progress)
+    assert seen == [(4, 4), (2, 2)]
+    with pytest.raises(ValueError, match="4 prompts for 3 answers"):
+        answer_logprobs(model, PROMPTS, ANSWERS[:3], temperatures=(1.0,), batch_size=4)
