@@ -97,6 +97,7 @@ def html(page: Page) -> str:
         judge=_judge_charts(page.results.get("reward_model")),
         shown=shown,
         change=samples.change,
+        instruction=samples.shared_instruction(page.rows),
         data=_data_rows(page.data),
         config=json.dumps(page.config, indent=1, ensure_ascii=False),
         version=__version__,

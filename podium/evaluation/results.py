@@ -35,6 +35,7 @@ def conclude(
     gates: Mapping[str, float | None],
 ) -> dict[str, Any]:
     """Add gates and summary to what was measured."""
+    instruction = samples.shared_instruction(rows)
     results: dict[str, Any] = {**measured, "reward_model": reward_model}
     results["gates"] = verdict.check_gates(results, gates)
     results["gates_passed"] = all(gate["passed"] for gate in results["gates"])
@@ -42,7 +43,7 @@ def conclude(
         **verdict.summarise(results, results["gates"]),
         "table": table.rows(results),
         "examples": [
-            {"prompt": samples.prompt_text(row["prompt"]), **{name: row[name] for name in _EXAMPLE}}
+            {"prompt": samples.prompt_text(row["prompt"], instruction), **{name: row[name] for name in _EXAMPLE}}
             for row in samples.examples(rows)
         ],
     }

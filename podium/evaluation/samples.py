@@ -1,6 +1,6 @@
 """Rows of prompts with the answers before and after, and which of them are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -33,21 +33,34 @@ def examples(rows: Sequence[Row], count: int = 3) -> list[Row]:
 
 def page_rows(rows: Sequence[Row], count: int) -> list[Row]:
     """Choose the rows that a page shows, with long texts cut, fewer where together they would be too large."""
-    chosen = [_cut(row) for row in spread(rows, count)]
+    instruction = shared_instruction(rows)
+    chosen = [_cut(row, instruction) for row in spread(rows, count)]
     while len(chosen) > 1 and sum(map(_bytes, chosen)) > MAX_PAGE_BYTES:
         chosen = spread(chosen, len(chosen) // 2)
     return chosen
 
 
-def prompt_text(messages: Sequence[dict[str, str]]) -> str:
-    """Write a conversation as text; a single user turn needs no label."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+def shared_instruction(rows: Sequence[Row]) -> str | None:
+    """Return the system message that every prompt starts with, if they all start with the same one."""
+    first = {row["prompt"][0]["content"] if row["prompt"][0]["role"] == "system" else None for row in rows}
+    return first.pop() if len(first) == 1 else None
 
 
-def _cut(row: Row) -> Row:
-    texts = {"prompt_text": prompt_text(row["prompt"]), "baseline": row["baseline"], "tuned": row["tuned"]}
+def prompt_text(messages: Sequence[Mapping[str, str]], instruction: str | None = None) -> str:
+    """Write a conversation as text, without a leading `instruction`; a single user turn needs no label."""
+    turns = list(messages)
+    if instruction is not None and turns[0]["role"] == "system" and turns[0]["content"] == instruction:
+        turns = turns[1:]
+    if len(turns) == 1:
+        return turns[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def _cut(row: Row, instruction: str | None) -> Row:
+    texts = {
+        "prompt_text": prompt_text(row["prompt"], instruction),
+        **{side: row[side] for side in ("baseline", "tuned")},
+    }
     return {**row, **{name: _shorten(text) for name, text in texts.items()}}
 
 

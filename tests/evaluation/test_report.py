@@ -164,6 +164,17 @@ def test_rows_are_spread_over_the_order_of_change() -> None:
     assert [row["id"] for row in samples.examples(rows[:2])] == ["0", "1"]
 
 
+def test_a_system_message_of_all_prompts_is_said_once() -> None:
+    made = page(6)
+    for row in made.rows:
+        row["prompt"].insert(0, {"role": "system", "content": "Be <brief>."})
+    shown = plain(Reader(report.html(made)))
+    assert shown.count("Be <brief>.") == 1 and "user:" not in shown
+    made.rows[0]["prompt"][0]["content"] = "Be long."
+    shown = plain(Reader(report.html(made)))
+    assert shown.count("system: Be <brief>.") == 5 and shown.count("system: Be long.") == 1
+
+
 def test_markdown_has_headline_reasons_and_the_table(good: Page) -> None:
     text = report.markdown(good.results)
     assert text.startswith(f"**{good.results['summary']['headline']}**")
