@@ -11,6 +11,7 @@ from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
+from podium.models.config import TransformerConfig
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -19,6 +20,7 @@ Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 
 # Prompt widths are rounded up to a multiple of this: few compiled programs, little padding.
 WIDTH_STEP = 32
+MAX_UNROLLED = 8
 
 
 class Completions(NamedTuple):
@@ -31,9 +33,13 @@ class Completions(NamedTuple):
     prompt_ids: list[list[int]]
 
 
-def unroll_decode() -> bool:
-    """On a CPU the scan over stacked layers copies every layer's weights for every token; elsewhere it does not."""
-    return jax.default_backend() == "cpu"
+def unroll_decode(config: TransformerConfig) -> bool:
+    """Unroll the decode step over the layers of a shallow model on a CPU.
+
+    There the scan copies every layer's weights for every token. A deep model pays more for the unrolled program than
+    it gains: compiling 30 layers takes minutes, scanned it takes seconds.
+    """
+    return jax.default_backend() == "cpu" and config.layers <= MAX_UNROLLED
 
 
 @functools.partial(
@@ -87,7 +93,7 @@ def generate(
                 sampling=Sampling(temperature, top_k, top_p),
                 eos_ids=tokenizer.eos_ids,
                 pad_id=tokenizer.pad_id,
-                unroll=unroll_decode(),
+                unroll=unroll_decode(model.config),
             )
         )
         for place, row in enumerate(rows):

@@ -225,6 +225,27 @@ def _evaluate(
     return logprobs, values, entropy(jax.lax.stop_gradient(logits), temperature=temperature)
 
 
+def _evaluate_in_parts(
+    spec: PpoSpec, bases: Bases, weights: dict[str, Weights], rollout: Rollout
+) -> tuple[jax.Array, jax.Array]:
+    """Old log-probabilities and values, in parts of a micro-batch's size.
+
+    It bounds memory by what the updates need anyway, and products of equal shapes round alike: the first update's ratio
+    is 1 to the last bit. Parts interleave the rows, so that rows stay on their devices.
+    """
+    parts = spec.num_mini_batches * spec.gradient_accumulation_steps
+
+    def cut(x: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    evaluated = jax.lax.map(lambda part: _evaluate(spec, bases, weights, part)[:2], jax.tree.map(cut, rollout))
+    logprobs, values = jax.tree.map(join, evaluated)
+    return logprobs, values
+
+
 def _losses(
     spec: PpoSpec,
     logprobs: jax.Array,
@@ -296,7 +317,7 @@ def _update_many(
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """Epochs x minibatches of updates, each over micro-batches whose gradients add up exactly."""
     rollout = judged.rollout
-    logprobs, values, _ = _evaluate(spec, bases, state.weights, rollout)
+    logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
     experience, metrics = make_experience(
         logprobs,
         values,

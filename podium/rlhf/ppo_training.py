@@ -144,7 +144,7 @@ def ppo_spec(cast: Cast, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: in
         vf_coef=config.vf_coef,
         kl_target=config.kl_target,
         kl_horizon=config.kl_horizon,
-        unroll_decode=unroll_decode(),
+        unroll_decode=unroll_decode(cast.policy.config),
         shared_layers=_shared_layers(cast),
     )
 

@@ -33,9 +33,9 @@ from podium.rlhf.scoring import score_ids
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 
-# Reference samples whose rewards are given mean 0 and variance 1: a standard error of an eighth of a deviation.
-REFERENCE_SAMPLES = 64
-REFERENCE_TOKENS = 64
+# Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
+REFERENCE_SAMPLES = 32
+REFERENCE_TOKENS = 48
 
 
 @dataclass(frozen=True)
