@@ -12,6 +12,7 @@ from podium.config import PodiumConfig
 from podium.data.records import PromptRecord, write_jsonl
 from podium.errors import UserError
 from podium.evaluation import preference
+from podium.evaluation.logprobs import answer_logprobs
 from podium.generation import generate
 from podium.models import LoraSpec, Model, load, save, transformer
 from podium.models.heads import init_head
@@ -30,8 +31,8 @@ def base(request: pytest.FixtureRequest) -> Model:
     return load(request.getfixturevalue("data_dir") / "model-stories260k")
 
 
-def config(base: Model, *, gates: dict[str, float] | None = None, **sampling: Any) -> PodiumConfig:
-    settings = {"max_new_tokens": NEW_TOKENS, "num_generations": 2, "batch_size": 8, **sampling}
+def config(base: Model, *, gates: dict[str, float] | None = None) -> PodiumConfig:
+    settings = {"max_new_tokens": NEW_TOKENS, "num_generations": 2, "temperature": 0.8, "batch_size": 8}
     return PodiumConfig.model_validate(
         {
             "seed": 5,
@@ -113,13 +114,16 @@ def test_rewards_and_kl_equal_a_slow_recomputation(
 
     def logprob(adapter: Any, lora: LoraSpec | None) -> float:
         hidden = transformer.forward(base.config, base.params, tokens, tokens >= 0, adapter=adapter, lora=lora)
-        logits = np.asarray(transformer.logits(base.config, base.params, hidden), np.float64)[0]
+        logits = np.asarray(transformer.logits(base.config, base.params, hidden), np.float64)[0] / 0.8
         chosen = [logits[len(prompt) - 1 + n] for n in range(len(ids))]
         return sum(row[token] - np.logaddexp.reduce(row) for row, token in zip(chosen, ids, strict=True))
 
     assert base.tokenizer.decode(ids) == row["tuned"]
     assert row["kl"] == pytest.approx(logprob(policy.adapter, LORA) - logprob(None, None), abs=1e-3)
     assert abs(row["kl"]) > 0.01
+    (plain,) = answer_logprobs(base, prompts, again.ids, temperatures=(1.0,), batch_size=8)
+    tokens_in_all = sum(row["tokens_tuned"] for row in rows)
+    assert found["perplexity"]["tuned"]["value"] == pytest.approx(np.exp(-plain.sum() / tokens_in_all), rel=1e-4)
     hidden = np.asarray(transformer.forward(base.config, base.params, tokens, tokens >= 0), np.float64)[0, -1]
     raw = hidden @ np.asarray(head["kernel"], np.float64) + float(head["bias"])
     assert row["reward_tuned"] == pytest.approx(2.0 * raw - 1.0, abs=1e-3)
@@ -135,7 +139,7 @@ def test_outputs_agree_with_each_other(moved: tuple[Result, dict[str, Any], str,
     assert found["length"]["tuned"]["value"] == pytest.approx(np.mean([row["tokens_tuned"] for row in rows]))
     assert result.metrics["reward_accuracy"] == pytest.approx(2 / 3)
     assert result.metadata["report"]["headline"] == found["summary"]["headline"]
-    assert found["sampling"] == {"max_new_tokens": NEW_TOKENS, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 5}
+    assert found["sampling"] == {"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 5}
     assert "KL from the reference" in page, "the policy's metrics.jsonl is drawn"
 
 
