@@ -13,11 +13,11 @@ unset UV_FIND_LINKS
 
 compile "$1" requirements/installer.in -o requirements/installer.lock
 compile "$1" --no-deps requirements/demo.in -o requirements/demo.lock
-compile "$1" --extra train --extra eval --extra cloud --extra kfp --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
+compile "$1" --extra train --extra cloud --extra kfp --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
 for accelerator in cpu cuda tpu; do
   extra=(--extra "$accelerator")
   [ "$accelerator" = cpu ] && extra=()
   # One version of everything: what the tests ran with is what the image holds.
-  compile "$1" --constraint requirements/dev.lock --extra train --extra eval --extra cloud "${extra[@]}" \
+  compile "$1" --constraint requirements/dev.lock --extra train --extra cloud "${extra[@]}" \
     pyproject.toml -o "requirements/trainer-$accelerator.lock"
 done
