@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
@@ -37,6 +36,9 @@ class MetricsWriter:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
+        # Here, because it imports torch where torch happens to be installed: a second's wait for whoever writes nothing.
+        from tensorboardX import SummaryWriter
+
         self._folder = Path(folder)
         events = self._folder / EVENTS_FOLDER
         events.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def imported(folder: Path) -> dict[str, str]:
     ("folder", "extras", "optional"),
     [
         # torch and peft verify exports and run parity tests: no extra installs them. pydantic pins its core exactly.
-        ("podium", {"train", "eval"}, {"torch", "peft", "pydantic_core"}),
+        ("podium", {"train"}, {"torch", "peft", "pydantic_core"}),
         ("components/podium_components", {"kfp"}, set()),
         ("pipelines/podium_pipelines", {"kfp", "vertex"}, set()),
     ],
@@ -101,7 +101,7 @@ def test_every_requirement_is_imported() -> None:
         for owner in distributions.get(name, [name])
     }
     # Needed without an import: jinja2 by chat templates, vl-convert by altair's SVG, ml-dtypes by safetensors.
-    assert declared({"train", "eval", "kfp", "vertex"}) - used <= {"jinja2", "vl-convert-python", "ml-dtypes"}
+    assert declared({"train", "kfp", "vertex"}) - used <= {"jinja2", "ml-dtypes"}
 
 
 @pytest.mark.skipif("CI" not in os.environ, reason="only CI must have torch: elsewhere parity tests may skip")

@@ -11,10 +11,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 EXTRAS = {
-    "dev": ("train", "eval", "cloud", "kfp", "vertex", "dev"),
-    "trainer-cpu": ("train", "eval", "cloud"),
-    "trainer-cuda": ("train", "eval", "cloud", "cuda"),
-    "trainer-tpu": ("train", "eval", "cloud", "tpu"),
+    "dev": ("train", "cloud", "kfp", "vertex", "dev"),
+    "trainer-cpu": ("train", "cloud"),
+    "trainer-cuda": ("train", "cloud", "cuda"),
+    "trainer-tpu": ("train", "cloud", "tpu"),
 }
 
 
