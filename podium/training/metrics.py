@@ -36,7 +36,7 @@ class MetricsWriter:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        # Here, because it imports torch where torch happens to be installed: a second's wait for whoever writes nothing.
+        # Here, because it imports torch where that is installed, and most who import this module write nothing.
         from tensorboardX import SummaryWriter
 
         self._folder = Path(folder)
