@@ -1,0 +1,142 @@
+"""What is compared: shapes, the synthetic tokens of both sides, and where the two sides' work differs.
+
+Imports the standard library alone: every environment reads it.
+"""
+
+import dataclasses
+import os
+import random
+from dataclasses import dataclass
+from typing import Any
+
+THREADS = 2
+# Ids below this are never drawn; no end token exists, so that every response has the full length.
+FIRST_ID = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Llama with a tied head."""
+
+    vocabulary: int
+    embed: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed // self.heads
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters on all seven projections of the last `layers` layers, of every layer where it is None."""
+
+    r: int = 16
+    alpha: int = 32
+    layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. kind: "ppo" or "reward"; `prompt` and `response` are tokens, `epochs` and `lora` are PPO's.
+
+    steps are timed after `warm_up` ones that are not; peer is the version of TRL.
+    """
+
+    kind: str
+    peer: str
+    shape: Shape
+    batch: int
+    prompt: int
+    response: int
+    warm_up: int
+    steps: int
+    target: float
+    differences: tuple[str, ...]
+    epochs: int = 1
+    lora: Lora | None = None
+
+    @property
+    def unit(self) -> str:
+        return "samples/s" if self.kind == "ppo" else "pairs/s"
+
+
+SMALL = Shape(vocabulary=1000, embed=64, layers=2, heads=4, kv_heads=2, mlp=256)
+SMOLLM2 = Shape(vocabulary=49152, embed=576, layers=30, heads=9, kv_heads=3, mlp=1536)
+REWARD = Shape(vocabulary=1024, embed=128, layers=4, heads=4, kv_heads=2, mlp=512)
+
+PPO_WORK = (
+    "update: Podium takes logits at response positions, TRL at all positions",
+    "scoring: with more than one epoch both compute old values again; Podium computes old log-probabilities again, "
+    "TRL keeps the rollout's logits",
+    "Podium clips the gradient norm of policy and critic, TRL's PPO does not",
+    "TRL collects Python's garbage twice a step",
+    "TRL without gradient checkpointing and in float32 (its defaults are the slower on a CPU)",
+)
+ONE_UPDATE = (
+    "one epoch: Podium reads old log-probabilities and values off the update's own forward pass, "
+    "TRL computes values in a pass of their own",
+)
+LORA_WORK = (
+    "Podium: policy, reference, reward model and critic are one frozen backbone with adapters on its last layers, "
+    "and the layers below are computed once for all four",
+    "TRL: adapters on the same layers of the policy, whose base is the reference; "
+    "reward model and critic are full models of their own, and the critic is trained whole (TRL has no other way)",
+)
+REWARD_WORK = (
+    "Podium packs both candidates behind one prompt of 32 tokens: 96 tokens a pair, TRL reads 128",
+    "Podium reads the loss after every step, TRL logs every 10 and reads its metrics after every step",
+)
+UNSHARED_WORK = (
+    "prompt of 1 token: nothing to share, 127 tokens a pair in one row against 2 x 64 in two",
+    REWARD_WORK[1],
+)
+
+
+def _reward(batch: int, target: float, *, prompt: int = 32, differences: tuple[str, ...] = REWARD_WORK) -> Case:
+    return Case("reward", "1.16.0", REWARD, batch, prompt, 64 - prompt, 5, 15, target, differences)
+
+
+CASES = {
+    "ppo-small": Case("ppo", "1.12.0", SMALL, 16, 32, 24, 8, 24, 3.0, PPO_WORK, epochs=4),
+    "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK + ONE_UPDATE),
+    "ppo-smollm2-lora": Case(
+        "ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + ONE_UPDATE + LORA_WORK, lora=Lora(layers=8)
+    ),
+    "reward-64": _reward(64, 1.0),
+    "reward-16": _reward(16, 1.3),
+    "reward-64-unshared": _reward(64, 1.0, prompt=1, differences=UNSHARED_WORK),
+    "reward-16-unshared": _reward(16, 1.3, prompt=1, differences=UNSHARED_WORK),
+}
+
+
+def to_dict(case: Case) -> dict[str, Any]:
+    return dataclasses.asdict(case)
+
+
+def from_dict(values: dict[str, Any]) -> Case:
+    lora = Lora(**values["lora"]) if values["lora"] else None
+    return Case(**{**values, "shape": Shape(**values["shape"]), "lora": lora})
+
+
+def tokens(case: Case, count: int, length: int, *, seed: int = 0) -> list[list[int]]:
+    """Draw `count` rows of ids; the same in every environment."""
+    rng = random.Random(seed)
+    return [[rng.randrange(FIRST_ID, case.shape.vocabulary) for _ in range(length)] for _ in range(count)]
+
+
+def pairs(case: Case, count: int) -> list[tuple[list[int], list[int], list[int]]]:
+    """Prompts with a chosen and a rejected response."""
+    prompts = tokens(case, count, case.prompt)
+    chosen, rejected = (tokens(case, count, case.response, seed=seed) for seed in (1, 2))
+    return list(zip(prompts, chosen, rejected, strict=True))
+
+
+def limit_threads() -> None:
+    """Leave this process THREADS processors, which XLA and torch count; call before importing either."""
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
