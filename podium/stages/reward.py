@@ -66,7 +66,7 @@ def judge(model: Model, held_out: Sequence[PreferenceRecord], max_length: int) -
             better.append(start + first)
             worse.append(start + second)
             groups.append(normalised_prompt(record.prompt))
-    lengths = np.array([len(sequence) for sequence in sequences])
+    lengths = np.array([len(candidate) for comparison in comparisons for candidate in comparison.candidates])
     return preference.report(scores[better], scores[worse], lengths[better], lengths[worse], 0.95, groups=groups)
 
 

@@ -11,10 +11,6 @@ PAD = 9
 PROMPT = [{"role": "user", "content": "Why?"}]
 
 
-def comparison(*sequences, ranks=None, margin=0.0, weight=1.0):
-    return batches.Comparison(sequences, tuple(ranks or range(1, len(sequences) + 1)), margin, weight)
-
-
 @given(n=st.integers(1, 40), size=st.integers(1, 50), seed=st.integers(0, 2**32), epochs=st.integers(1, 3))
 def test_each_epoch_holds_every_row_once(n, size, seed, epochs):
     steps = -(-n * epochs // size)
@@ -57,5 +53,3 @@ def test_nothing_is_ever_cut():
     for pad in (batches.pad_left, batches.pad_right):
         with pytest.raises(ValueError, match="row 1 has 3 tokens, more than 2"):
             pad([[1], [1, 2, 3]], 2, PAD)
-    with pytest.raises(ValueError, match="has 2 responses, more than 1"):
-        batches.preference_batch([comparison((1,), (2,))], groups=1, candidates=1, length=4, pad_id=PAD)

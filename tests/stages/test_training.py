@@ -1,0 +1,138 @@
+"""The reward and PPO stages as a user runs them: through the command line, killed and started again."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support import folders
+
+ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+STEPS = 6
+
+
+def podium(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "podium", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, **options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that hold weights."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and the outputs of prepare and reward, from a model of two random layers."""
+    here = tmp_path_factory.mktemp("run")
+    folders.write_folder(here / "base")
+    pairs = [{"prompt": f"question {i}", "chosen": f"yes, please {i}", "rejected": f"no {i} no no"} for i in range(40)]
+    (here / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (here / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"ask {i}"}) + "\n" for i in range(40)))
+    config = {
+        "model": {"name_or_path": "./base"},
+        "data": {"preferences": "pairs.jsonl", "prompts": "prompts.jsonl", "max_prompt_length": 40, "max_length": 64},
+        "reward": {"lora": {"r": 4, "layers": 1}, "learning_rate": 0.01, "max_steps": 4, "save_steps": 2},
+        "ppo": {
+            "lora": {"r": 4, "layers": 1},
+            "max_steps": STEPS,
+            "save_steps": 1,
+            "max_new_tokens": 8,
+            "per_device_batch_size": 4,
+            "num_ppo_epochs": 2,
+            "kl_target": 2.0,
+            "learning_rate": 0.01,
+        },
+    }
+    (here / "rlhf.json").write_text(json.dumps(config))
+    outputs = [f"--output={name}={here}/{name}" for name in ("preferences", "prompts", "data_report")]
+    done = podium("prepare", "--config", f"{here}/rlhf.json", *outputs)
+    assert done.returncode == 0, done.stderr
+    wanted = [f"--input=preferences={here}/preferences", f"--output=reward_model={here}/reward_model"]
+    done = podium("reward", "--config", f"{here}/rlhf.json", *wanted, f"--output=metrics={here}/reward_metrics")
+    assert done.returncode == 0, done.stderr
+    return here
+
+
+def ppo(run: Path, out: Path) -> list[str]:
+    return [
+        "ppo",
+        f"--config={run}/rlhf.json",
+        f"--input=prompts={run}/prompts",
+        f"--input=reward_model={run}/reward_model",
+        *(f"--output={name}={out}/{name}" for name in ("policy", "rollouts", "metrics")),
+    ]
+
+
+def test_the_reward_stage_learns_reports_and_normalises(run: Path) -> None:
+    metrics = json.loads((run / "reward_metrics" / "metrics.json").read_text())
+    report = json.loads((run / "reward_model" / "report.json").read_text())
+    assert metrics["accuracy"] == report["accuracy"]["value"] > report["longer_wins"]["tokens"]["value"]
+    losses = [json.loads(line)["loss"] for line in (run / "reward_model" / "metrics.jsonl").read_text().splitlines()]
+    assert losses
+    manifest = json.loads((run / "reward_model" / "podium_model.json").read_text())
+    assert manifest["role"] == "reward"
+    assert manifest["gain"] == metrics["gain"] != 1.0
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(run: Path, tmp_path: Path) -> None:
+    whole = podium(*ppo(run, tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "podium", *ppo(run, tmp_path / "killed")]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        metrics = tmp_path / "killed" / "policy" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= 3:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not digests(tmp_path / "killed" / "policy")
+    again = podium(*ppo(run, tmp_path / "killed"))
+    assert again.returncode == 0, again.stderr
+    assert "ppo 0/" not in again.stderr
+    expected = digests(tmp_path / "whole" / "policy")
+    assert expected
+    assert digests(tmp_path / "killed" / "policy") == expected
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == list(range(1, STEPS + 1))
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "rollouts" / "rollouts.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("ppo.kl_stop=0.0000001", ["kl_stop", "checkpoint"]),
+        ("model.name_or_path=/nowhere/model", ["/nowhere/model"]),
+        ("ppo.max_new_tokens=100", ["max_new_tokens", "128"]),
+        ("ppo.lora.layers=9", ["lora.layers", "1 to 2"]),
+    ],
+)
+def test_a_users_mistake_gets_two_lines_and_exit_code_2(run: Path, tmp_path: Path, change: str, words) -> None:
+    done = podium(*ppo(run, tmp_path), change, "ppo.kl_target=null")
+    assert done.returncode == 2, done.stderr
+    message = done.stderr[done.stderr.index("podium: error:") :].strip()
+    assert len(message.splitlines()) <= 2
+    assert all(word in message for word in words)
+    assert not (tmp_path / "policy" / "manifest.json").exists()
+
+
+def test_weights_that_are_not_finite_are_refused_before_training(run: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    folders.write_folder(tmp_path / "base")
+    folders.change_tensors(tmp_path / "base", **{"model.norm.weight": np.full(32, np.nan, np.float32)})
+    done = podium(*ppo(run, tmp_path / "out"), f"model.name_or_path={tmp_path}/base")
+    assert done.returncode == 2, done.stderr
+    assert "model.norm.weight" in done.stderr
