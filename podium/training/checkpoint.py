@@ -117,7 +117,7 @@ class Checkpoints:
 
 def _form(tree: Any) -> dict[str, str]:
     """Describe every leaf: dtype and shape by dotted name, the same for live and for saved trees."""
-    leaves = jax.tree_util.tree_leaves_with_path(ocp.tree.serialize_tree(tree, keep_empty_nodes=False))
+    leaves = jax.tree_util.tree_leaves_with_path(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
     return {jax.tree_util.keystr(path, simple=True, separator="."): _leaf_form(leaf) for path, leaf in leaves}
 
 
