@@ -15,10 +15,10 @@ from cases import Case
 
 from podium.parallel.runtime import configure
 
-cases.limit_threads()
 configure()
+cases.limit_threads()
 
-import jax  # noqa: E402 - the allocator and the processors are chosen before JAX starts
+import jax  # noqa: E402 - pages and processors are chosen before JAX starts
 import jax.numpy as jnp  # noqa: E402
 
 from podium.config import LoraConfig, PpoConfig  # noqa: E402

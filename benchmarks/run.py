@@ -64,7 +64,9 @@ def measure(case: Case, python: str | Path, script: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "case.json"), Path(folder, "result.json")
         given.write_text(json.dumps(to_dict(case)))
-        done = subprocess.run([python, script, given, result], capture_output=True, text=True)
+        # Podium asks for huge pages by itself; TRL gets them too.
+        env = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        done = subprocess.run([python, script, given, result], capture_output=True, text=True, env=env)
         if done.returncode:
             raise SystemExit(f"{script.name} failed:\n{(done.stdout + done.stderr)[-4000:]}")
         return json.loads(result.read_text())

@@ -90,6 +90,9 @@ def _command(stage: str) -> Callable[..., None]:
         executor_input: ExecutorInput = None,
         overrides: Overrides = None,
     ) -> None:
+        from podium.parallel.runtime import configure
+
+        configure()
         if executor_input is not None:
             if config or inputs or outputs or overrides:
                 raise UserError("--executor-input holds everything; leave --config, --input, --output, KEY=VALUE out")
@@ -133,11 +136,8 @@ def _run(stage: str, settings: "PodiumConfig", io: "StageIO") -> "Result":
         # Through a pipe too, each line of progress is seen when it is printed.
         sys.stdout.reconfigure(line_buffering=True)
     typer.echo(f"podium {stage}: starting, model {settings.model.name_or_path}")
-    from podium.parallel.runtime import configure
     from podium.stages.runner import run_stage
 
-    # XLA reads its flags when jax is imported, and the stage imports jax.
-    configure()
     begin = time.monotonic()
     result, skipped = run_stage(stage, settings, io, say=typer.echo)
     if not skipped:

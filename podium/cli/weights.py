@@ -21,10 +21,10 @@ def import_weights(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for config, safetensors and tokenizer.")],
 ) -> None:
     """Turn a GGUF file into a Hugging Face folder that model.name_or_path can name."""
-    typer.echo(f"podium import-weights: reading {source}")
     from podium.parallel.runtime import configure
 
     configure()
+    typer.echo(f"podium import-weights: reading {source}")
     from podium import models
 
     models.import_weights(source, folder)

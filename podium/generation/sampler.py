@@ -20,7 +20,9 @@ Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 
 # Prompt widths are rounded up to a multiple of this: few compiled programs, little padding.
 WIDTH_STEP = 32
-MAX_UNROLLED = 8
+
+# Layers that a decode step on a CPU is unrolled for.
+MAX_UNROLLED_DECODE = 32
 
 
 class Completions(NamedTuple):
@@ -39,7 +41,7 @@ def unroll_decode(config: TransformerConfig) -> bool:
     There the scan copies every layer's weights for every token. A deep model pays more for the unrolled program than
     it gains: compiling 30 layers takes minutes, scanned it takes seconds.
     """
-    return jax.default_backend() == "cpu" and config.layers <= MAX_UNROLLED
+    return jax.default_backend() == "cpu" and config.layers <= MAX_UNROLLED_DECODE
 
 
 @functools.partial(

@@ -1,6 +1,8 @@
 """The parts of a block as nnx modules. Every parameter carries the logical axes of its dimensions as `axes`."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,42 @@ INIT_STD = 0.02
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> jax.Array:
     return std * jax.random.normal(rngs.params(), shape, jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def contract(x: jax.Array, kernel: jax.Array, dims: int) -> jax.Array:
+    """Contract the last `dims` dimensions of x with the first of the kernel: tensordot with a backward pass of its own.
+
+    The gradient of a kernel is a product over all tokens, and one of its operands has to be transposed. XLA for CPUs
+    computes what leads to that operand anew inside the transposition, without vector instructions: for the gate of an
+    MLP that took half of a training step. So it is the narrower one, which for all widening layers is x itself.
+    """
+    return jnp.tensordot(x, kernel, axes=dims)
+
+
+def _contract_forward(x: Any, kernel: Any, dims: int) -> tuple[jax.Array, Any]:
+    # A frozen kernel needs no x for the backward pass: it is not kept.
+    return contract(x.value, kernel.value, dims), (x.value if kernel.perturbed else None, kernel.value)
+
+
+def _contract_backward(dims: int, kept: Any, dy: Any) -> tuple[Any, Any]:
+    x, kernel = kept
+    if isinstance(dy, jax.custom_derivatives.SymbolicZero):
+        return None, None
+    outputs = kernel.ndim - dims
+    lead = dy.ndim - outputs
+    into = tuple(range(lead, dy.ndim)), tuple(range(dims, kernel.ndim))
+    dx = jax.lax.dot_general(dy, kernel, (into, ((), ())))
+    if x is None:
+        return dx, None
+    tokens = tuple(range(lead))
+    if math.prod(kernel.shape[:dims]) <= math.prod(kernel.shape[dims:]):
+        return dx, jax.lax.dot_general(x, dy, ((tokens, tokens), ((), ())))
+    swapped = jax.lax.dot_general(dy, x, ((tokens, tokens), ((), ())))
+    return dx, jnp.transpose(swapped, (*range(outputs, kernel.ndim), *range(outputs)))
+
+
+contract.defvjp(_contract_forward, _contract_backward, symbolic_zeros=True)
 
 
 class Linear(nnx.Module):
@@ -48,10 +86,10 @@ class Linear(nnx.Module):
         self.lora_b = nnx.LoRAParam(jnp.zeros((rank, *out_shape)), axes=("lora", *out_axes)) if rank else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = jnp.tensordot(x, self.kernel[...].astype(self.dtype), axes=self.num_inputs)
+        y = contract(x, self.kernel[...].astype(self.dtype), self.num_inputs)
         if self.lora_a is not None and self.lora_b is not None:
-            low = jnp.tensordot(x, self.lora_a[...].astype(self.dtype), axes=self.num_inputs)
-            y = y + jnp.tensordot(low * self.scale, self.lora_b[...].astype(self.dtype), axes=1)
+            low = contract(x, self.lora_a[...].astype(self.dtype), self.num_inputs)
+            y = y + contract(low * self.scale, self.lora_b[...].astype(self.dtype), 1)
         if self.bias is not None:
             y = y + jnp.expand_dims(self.bias[...].astype(self.dtype), tuple(range(y.ndim - self.num_outputs)))
         return y
@@ -72,6 +110,21 @@ class RMSNorm(nnx.Module):
         return normed.astype(x.dtype) * scale.astype(x.dtype)
 
 
+@jax.custom_vjp
+def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up, of which the backward pass keeps the two operands alone."""
+    return jax.nn.silu(gate) * up
+
+
+def _gated_backward(kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    gate, up = kept
+    share = jax.nn.sigmoid(gate)
+    return dy * up * share * (1 + gate * (1 - share)), dy * gate * share
+
+
+gated.defvjp(lambda gate, up: (gated(gate, up), (gate, up)), _gated_backward)
+
+
 class MLP(nnx.Module):
     """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
 
@@ -85,4 +138,4 @@ class MLP(nnx.Module):
         self.down_proj = linear("down_proj", {"mlp": config.mlp}, {"embed": config.embed})
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))

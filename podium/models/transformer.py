@@ -21,6 +21,9 @@ from podium.models.lora import LoraSpec, overlay
 from podium.models.rope import rope_tables
 from podium.parallel.sharding import Axes, constrain
 
+# So few layers are unrolled: a scan copies what the backward pass keeps into arrays for all layers, and out again.
+MAX_UNROLLED = 8
+
 Tree = Any
 Caches = Any  # KeyValues with a leading layers dimension, or a tuple of KeyValues
 
@@ -169,7 +172,8 @@ def _run_blocks(
             x, memory = layer(x, weights, None if caches is None else caches[index])
             kept.append(memory)
         return x, tuple(kept) if keep else None
-    return jax.lax.scan(lambda carry, xs: layer(carry, *xs), x, (blocks, caches))
+    count = jax.tree.leaves(blocks)[0].shape[0]
+    return jax.lax.scan(lambda carry, xs: layer(carry, *xs), x, (blocks, caches), unroll=count <= MAX_UNROLLED)
 
 
 def _layers(blocks: Tree, first: int, last: int, total: int) -> Tree:
