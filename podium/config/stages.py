@@ -84,7 +84,7 @@ class EvaluationConfig(Section):
     """The comparison of the tuned policy with its baseline."""
 
     confidence: OpenFraction = Field(0.95, description="Level of every confidence interval.")
-    sample_rows: Count = Field(50, description="Prompts shown side by side in the report.")
+    sample_rows: Count = Field(200, description="Prompts shown side by side in the report.")
     batch_size: Positive = Field(16, description="Responses scored at a time, over all devices.")
     gates: GatesConfig = Field(GatesConfig(), description="Thresholds that decide pass or fail.")
 

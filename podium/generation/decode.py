@@ -18,13 +18,15 @@ class Responses(NamedTuple):
     """What a batch of prompts was answered.
 
     ids, mask, logprobs: [batch, max_new_tokens]; the mask is true at generated tokens, the end token included, and
-    the ids elsewhere are pad. finished: boolean [batch], an end token was generated.
+    the ids elsewhere are pad. finished: boolean [batch], an end token was generated. lower: where it was asked for,
+    [batch, prompt + max_new_tokens, embed], what the lowest layers made of prompt and response.
     """
 
     ids: jax.Array
     mask: jax.Array
     logprobs: jax.Array
     finished: jax.Array
+    lower: jax.Array | None = None
 
 
 class _Loop(NamedTuple):
@@ -49,6 +51,7 @@ class _Decoder:
     sampling: Sampling
     eos_ids: tuple[int, ...]
     pad_id: int
+    tap: int
 
     def pick(
         self, responses: Responses, hidden: jax.Array, step: jax.Array, done: jax.Array
@@ -68,15 +71,16 @@ class _Decoder:
             mask=put(responses.mask, ~done),
             logprobs=put(responses.logprobs, jnp.where(done, 0.0, logprobs)),
             finished=responses.finished | ended,
+            lower=responses.lower,
         )
         return written, ids, done | ended
 
-    def advance(self, loop: _Loop, prompt: int) -> _Loop:
-        """Feed the last token, choose the next."""
+    def feed(self, loop: _Loop, prompt: int) -> tuple[jax.Array, _Loop]:
+        """Feed the last token; returns its hidden state and the loop with what the model now remembers of it."""
         slot = prompt + loop.step - 1
         now = jnp.ones((loop.filled.shape[0], 1), bool)
         filled = jax.lax.dynamic_update_slice_in_dim(loop.filled, now, slot, axis=1)
-        hidden, caches = transformer.decode_step(
+        passed = transformer.decode_step(
             self.config,
             self.params,
             loop.token,
@@ -86,9 +90,19 @@ class _Decoder:
             positions=loop.position,
             adapter=self.adapter,
             lora=self.lora,
+            tap=self.tap,
         )
+        responses = loop.responses
+        if responses.lower is not None and passed.lower is not None:
+            lower = jax.lax.dynamic_update_slice_in_dim(responses.lower, passed.lower, slot, axis=1)
+            responses = responses._replace(lower=lower)
+        return passed.x, loop._replace(filled=filled, caches=passed.caches, responses=responses)
+
+    def advance(self, loop: _Loop, prompt: int) -> _Loop:
+        """Feed the last token, choose the next."""
+        hidden, loop = self.feed(loop, prompt)
         responses, ids, done = self.pick(loop.responses, hidden, loop.step, loop.done)
-        return _Loop(loop.step + 1, ids, done, filled, loop.position + 1, caches, responses)
+        return loop._replace(step=loop.step + 1, token=ids, done=done, position=loop.position + 1, responses=responses)
 
 
 def respond(
@@ -105,36 +119,42 @@ def respond(
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
     unroll: bool,
+    tap: int = 0,
 ) -> Responses:
     """Sample a response to each left-padded prompt [batch, prompt] with one random key per row.
 
     A row's tokens depend on its own prompt and key alone, whatever else is in the batch. A row whose prompt mask is
     empty is a filler: it is done before it starts. `unroll` decodes with one copy of the weights per layer instead of
-    scanning the stack (faster on CPU, compile time grows with depth).
+    scanning the stack (faster on CPU, compile time grows with depth). A `tap` above 0 keeps what the first `tap` layers
+    made of every token.
     """
     batch, prompt = prompt_ids.shape
     if unroll:
         params, adapter = _unstack(params, adapter)
-    hidden, caches = transformer.prefill(
-        config, params, prompt_ids, prompt_mask, slots=prompt + max_new_tokens, adapter=adapter, lora=lora
+    slots = prompt + max_new_tokens
+    passed = transformer.prefill(
+        config, params, prompt_ids, prompt_mask, slots=slots, adapter=adapter, lora=lora, tap=tap
     )
-    decoder = _Decoder(config, params, adapter, lora, keys, sampling, eos_ids, pad_id)
+    decoder = _Decoder(config, params, adapter, lora, keys, sampling, eos_ids, pad_id, tap)
     empty = Responses(
         ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
         mask=jnp.zeros((batch, max_new_tokens), bool),
         logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
         finished=jnp.zeros((batch,), bool),
+        lower=None if passed.lower is None else jnp.pad(passed.lower, ((0, 0), (0, max_new_tokens), (0, 0))),
     )
     start = jnp.zeros((), jnp.int32)
-    responses, ids, done = decoder.pick(empty, hidden[:, -1], start, ~jnp.any(prompt_mask, axis=1))
+    responses, ids, done = decoder.pick(empty, passed.x[:, -1], start, ~jnp.any(prompt_mask, axis=1))
     filled = jnp.pad(prompt_mask, ((0, 0), (0, max_new_tokens)))
     position = jnp.sum(prompt_mask.astype(jnp.int32), axis=1)
-    loop = _Loop(start + 1, ids, done, filled, position, caches, responses)
-    return jax.lax.while_loop(
+    loop = _Loop(start + 1, ids, done, filled, position, passed.caches, responses)
+    loop = jax.lax.while_loop(
         lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done),
         lambda loop: decoder.advance(loop, prompt),
         loop,
-    ).responses
+    )
+    # The last token was chosen, but no layer has seen it yet.
+    return decoder.feed(loop, prompt)[1].responses if tap else loop.responses
 
 
 def _unstack(params: Tree, adapter: Tree | None) -> tuple[Tree, Tree | None]:

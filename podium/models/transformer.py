@@ -6,9 +6,10 @@ a decode loop on a CPU runs faster (no slice of the weights is copied per token)
 """
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -191,6 +192,14 @@ def _join(first: Caches | None, second: Caches | None) -> Caches | None:
     return (*first, *second)
 
 
+class Passed(NamedTuple):
+    """What came out of some layers: the residual stream, keys and values, and the stream behind the first `tap`."""
+
+    x: jax.Array
+    caches: Caches | None
+    lower: jax.Array | None
+
+
 def _span(
     config: TransformerConfig,
     params: Tree,
@@ -201,18 +210,18 @@ def _span(
     caches: Caches | None = None,
     *,
     first: int = 0,
-    last: int | None = None,
+    tap: int = 0,
     keep: bool = False,
     remat: bool = False,
-) -> tuple[jax.Array, Caches | None]:
-    """Run layers first .. last - 1: those below the adapter's as they are, the others with it."""
+) -> Passed:
+    """Run the layers from `first` on: those below the adapter's as they are, the others with it."""
     total = config.layers
-    last = total if last is None else last
-    adapted = lora.first_layer(total) if adapter and lora else last
+    adapted = lora.first_layer(total) if adapter and lora else total
     kept: Caches | None = None
-    for low, high, spec in ((first, min(adapted, last), None), (max(adapted, first), last, lora)):
-        if low >= high:
-            continue
+    lower = None
+    inner = {cut for cut in (tap, adapted) if first < cut < total}
+    for low, high in itertools.pairwise(sorted({first, total} | inner)):
+        spec = lora if low >= adapted else None
         blocks = _layers(params["blocks"], low, high, total)
         if spec is not None and adapter:
             extra = _layers(adapter["blocks"], low - adapted, high - adapted, total - adapted)
@@ -221,7 +230,8 @@ def _span(
         part = None if caches is None else _layers(caches, low, high, total)
         x, memories = _run_blocks(config, spec, blocks, x, context, part, keep=keep, remat=remat)
         kept = _join(kept, memories)
-    return x, kept
+        lower = x if high == tap else lower
+    return Passed(x, kept, lower)
 
 
 def _embed(config: TransformerConfig, params: Tree, ids: jax.Array) -> jax.Array:
@@ -262,22 +272,14 @@ def forward(
 
     Positions come from the mask: padding on either side changes nothing at real tokens. `adapter` with its `lora`
     switches the low-rank path on. `branch` [batch, time] lets several continuations of one prefix share it in a row:
-    a token sees tokens before it of branch 0 and of its own, and is counted on from the prefix. `lower`, from
-    `lower_layers`, stands in for the first `first` layers. `remat` recomputes each block in the backward pass.
+    a token sees tokens before it of branch 0 and of its own, and is counted on from the prefix. `lower`, a
+    tap of `prefill` and `decode_step`, stands in for the first `first` layers. `remat` recomputes each block in the
+    backward pass.
     """
     x = _embed(config, params, ids) if lower is None else lower
     context = _causal_context(config, mask, branch)
-    x, _ = _span(config, params, adapter, lora, x, context, first=first, remat=remat)
-    return _norm(config, params, x)
-
-
-def lower_layers(config: TransformerConfig, params: Tree, ids: jax.Array, mask: jax.Array, *, last: int) -> jax.Array:
-    """Residual stream [batch, time, embed] behind the first `last` layers, without adapters.
-
-    Networks over one frozen base whose adapters all sit higher share it: it is computed once for all of them.
-    """
-    x = _embed(config, params, ids)
-    return _span(config, params, None, None, x, _causal_context(config, mask), last=last)[0]
+    passed = _span(config, params, adapter, lora, x, context, first=first, remat=remat)
+    return _norm(config, params, passed.x)
 
 
 def prefill(
@@ -289,13 +291,17 @@ def prefill(
     slots: int,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-) -> tuple[jax.Array, Caches]:
-    """Run the prompt and open a cache of `slots` positions; returns hidden states and the cache."""
+    tap: int = 0,
+) -> Passed:
+    """Run the prompt and open a cache of `slots` positions; returns hidden states and the cache.
+
+    With a `tap` above 0 the result also has `lower`, what the first `tap` layers made of the prompt.
+    """
     x = _embed(config, params, ids)
-    x, caches = _span(config, params, adapter, lora, x, _causal_context(config, mask), keep=True)
+    passed = _span(config, params, adapter, lora, x, _causal_context(config, mask), tap=tap, keep=True)
     free = slots - ids.shape[1]
-    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)]), caches)
-    return _norm(config, params, x), padded
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, free), (0, 0)]), passed.caches)
+    return Passed(_norm(config, params, passed.x), padded, passed.lower)
 
 
 def decode_step(
@@ -309,16 +315,18 @@ def decode_step(
     positions: jax.Array,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-) -> tuple[jax.Array, Caches]:
+    tap: int = 0,
+) -> Passed:
     """One token per row: ids [batch] at cache position `slot` (a scalar), which `filled` [batch, slots] includes.
 
-    `positions` [batch] counts the real tokens before it. Returns hidden states [batch, embed] and the cache.
+    `positions` [batch] counts the real tokens before it. Returns hidden states [batch, embed] and the cache, and with a
+    `tap` above 0 `lower` [batch, 1, embed], what the first `tap` layers made of the token.
     """
     cos, sin = rope_tables(config, positions[:, None])
     context = Context(cos, sin, filled[:, None, :], slot)
     x = _embed(config, params, ids[:, None])
-    x, caches = _span(config, params, adapter, lora, x, context, caches, keep=True)
-    return _norm(config, params, x)[:, 0], caches
+    passed = _span(config, params, adapter, lora, x, context, caches, tap=tap, keep=True)
+    return Passed(_norm(config, params, passed.x)[:, 0], passed.caches, passed.lower)
 
 
 def logits(config: TransformerConfig, params: Tree, hidden: jax.Array) -> jax.Array:

@@ -55,7 +55,10 @@ def their_logits(folder: Path, ids: Sequence[int]) -> np.ndarray:
     """Logits [time, vocab] as transformers computes them in float32, through PEFT for an adapter."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    # Its bars would stand between the stage's own lines.
+    logging.disable_progress_bar()
     adapter = folder / ADAPTER_CONFIG
     base = find_folder(str(read_json(adapter)["base_model_name_or_path"]), None) if adapter.is_file() else folder
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

@@ -18,7 +18,6 @@ from podium.generation.sampling import Sampling
 from podium.losses import masked
 from podium.losses.logprobs import entropy, token_logprobs
 from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
-from podium.models import transformer
 from podium.models.heads import apply_head
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights, response_hidden, response_logprobs, sequence_scores
@@ -69,7 +68,8 @@ class StepOutput(NamedTuple):
 class PpoSpec:
     """Everything about the step that is fixed at compile time.
 
-    shared_layers: how many of the lowest layers are the same frozen ones in every network; computed once a step.
+    shared_layers: how many of the lowest layers are the same frozen ones in every network; what the rollout computed
+    in them serves all networks.
     """
 
     policy: Network
@@ -135,12 +135,6 @@ def make_step(
         key, rollout_key, order_key = jax.random.split(state.key, 3)
         rollout = sample_rollout(spec, frozen.bases, state.weights["policy"], prompts, rollout_key)
         prompt = prompts.ids.shape[1]
-        if spec.shared_layers:
-            base = spec.reference.params(frozen.bases, {})
-            lower = transformer.lower_layers(
-                spec.reference.config, base, rollout.ids, rollout.mask, last=spec.shared_layers
-            )
-            rollout = rollout._replace(lower=lower)
         scores = adjust_scores(score(frozen, rollout), rollout.finished, spec.rewards)
         ref_logprobs = response_logprobs(
             spec.reference,
@@ -188,12 +182,14 @@ def sample_rollout(spec: PpoSpec, bases: Bases, weights: Weights, prompts: Promp
         adapter=weights.get("adapter"),
         lora=network.lora,
         unroll=spec.unroll_decode,
+        tap=spec.shared_layers,
     )
     return Rollout(
         ids=jnp.concatenate([prompts.ids, responses.ids], axis=1),
         mask=jnp.concatenate([prompts.mask, responses.mask], axis=1),
         response_mask=responses.mask,
         finished=responses.finished,
+        lower=responses.lower,
     )
 
 

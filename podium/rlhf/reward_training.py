@@ -74,14 +74,19 @@ def train_reward(base: Model, train: Sequence[PreferenceRecord], run: RewardRun)
 
 
 def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[list[int]]:
-    """Let the starting policy answer some prompts: the samples that rewards are normalised on."""
+    """Let the starting policy answer some prompts: the samples that rewards are normalised on.
+
+    An answer that was cut off is read as if it had ended there: a reward model never saw one without an end, and its
+    score of such a text says little.
+    """
     if not run.config.normalize:
         return []
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
     order = permutation(len(prompts), run.seed, 0)[:REFERENCE_SAMPLES]
     chosen = [prompts[index] for index in order]
     answers = generate(base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
-    return [prompt + answer for prompt, answer in zip(answers.prompt_ids, answers.ids, strict=True)]
+    ended = map(base.tokenizer.encode_response, answers.texts)
+    return [prompt + answer for prompt, answer in zip(answers.prompt_ids, ended, strict=True)]
 
 
 def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:

@@ -95,13 +95,15 @@ def _rewards(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score baseline and tuned answers, [prompts, generations] each, in one pass.
 
-    Equal answers are scored once: the same text must not win by the rounding of another batch.
+    The judge reads texts. One that was cut off counts as ended there, as in the reward model's own training: its score
+    of a text without an end says little. Equal answers are scored once: the same text must not win by the rounding of
+    another batch.
     """
     model = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=shared)
     tokenizer = model.tokenizer
     prompts = [tuple(tokenizer.encode_prompt(row.prompt)) for row in candidates]
     sides = [
-        [(prompt, tuple(one.token_ids)) for prompt, row in zip(prompts, side, strict=True) for one in row]
+        [(prompt, one.text) for prompt, row in zip(prompts, side, strict=True) for one in row]
         for side in ([row.responses for row in candidates], answers)
     ]
     unique = sorted(set(sides[0] + sides[1]))
@@ -109,7 +111,7 @@ def _rewards(
         scores = score(
             model,
             [prompt for prompt, _ in unique],
-            [tokens for _, tokens in unique],
+            [text for _, text in unique],
             batch_size=config.evaluation.batch_size,
             progress=lambda done, _: progress.update(done),
         )

@@ -1,6 +1,8 @@
 """Copy artifacts from and to URIs, with fsspec; imported only where a URI is used."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,8 +26,10 @@ def local_path(place: str | os.PathLike[str]) -> Path:
 
 
 def scratch(prefix: str) -> Path:
-    """Return a new local folder for what is copied."""
-    return Path(tempfile.mkdtemp(prefix=f"podium-{prefix}-"))
+    """Return a new local folder for what is copied; it is removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix=f"podium-{prefix}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def download(uri: str, name: str) -> Path:

@@ -17,8 +17,8 @@ NEW = 10
 GREEDY = Sampling(0.0)
 
 
-@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora"))
-def answer(prompts, keys, adapter=None, lora=None, *, sampling=GREEDY, unroll=False, eos_ids=(tiny.EOS,)):
+@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora", "tap"))
+def answer(prompts, keys, adapter=None, lora=None, *, sampling=GREEDY, unroll=False, eos_ids=(tiny.EOS,), tap=0):
     return respond(
         tiny.CONFIG,
         tiny.params(),
@@ -32,6 +32,7 @@ def answer(prompts, keys, adapter=None, lora=None, *, sampling=GREEDY, unroll=Fa
         adapter=adapter,
         lora=lora,
         unroll=unroll,
+        tap=tap,
     )
 
 
@@ -72,6 +73,22 @@ def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None
         np.testing.assert_allclose(responses.logprobs, jnp.where(responses.mask, expected, 0.0), atol=2e-5)
 
 
+@pytest.mark.parametrize("eos_ids", [(tiny.EOS,), (10**6,)])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, eos_ids: tuple[int, ...]) -> None:
+    """Also of the last one, which was chosen but not fed on, and where rows end at different steps."""
+    lora = LoraSpec(4, 8.0, layers=1)
+    adapter = jax.tree.map(lambda x: x + 0.3, transformer.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
+    prompts, options = tiny.prompts(4), {"adapter": adapter, "lora": lora}
+    responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(1.0), unroll=unroll, eos_ids=eos_ids, tap=1)
+    ids = jnp.concatenate([prompts.ids, responses.ids], axis=1)
+    mask = jnp.concatenate([prompts.mask, responses.mask], axis=1)
+    assert responses.lower is not None and responses.lower.shape == (*ids.shape, tiny.CONFIG.embed)
+    whole = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options)
+    found = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options, lower=responses.lower, first=1)
+    np.testing.assert_allclose(found[mask], whole[mask], atol=2e-5)
+
+
 def test_a_row_does_not_see_its_neighbours_nor_its_padding() -> None:
     prompts = tiny.prompts(6)
     together = answer(prompts, keys(6), sampling=Sampling(1.0))
@@ -84,7 +101,8 @@ def test_a_row_does_not_see_its_neighbours_nor_its_padding() -> None:
 
 
 def check_ends(responses: Responses, eos_ids: set[int]) -> None:
-    for ids, mask, finished in zip(*map(np.asarray, responses[:2] + responses[3:]), strict=True):
+    columns = map(np.asarray, (responses.ids, responses.mask, responses.finished))
+    for ids, mask, finished in zip(*columns, strict=True):
         length = int(mask.sum())
         assert mask[:length].all()
         assert (ids[length:] == tiny.PAD).all()

@@ -16,7 +16,6 @@ from podium.models.rope import rope_tables, rotate
 from podium.models.transformer import (
     abstract_params,
     logits,
-    lower_layers,
     parameter_axes,
     positions_from_mask,
     unstack,
@@ -26,7 +25,7 @@ from podium.parallel.sharding import tree_shardings
 from support import tiny
 
 forward = jax.jit(transformer.forward, static_argnums=0, static_argnames=("lora", "first", "remat"))
-prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "slots"))
+prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "slots", "tap"))
 decode_step = jax.jit(transformer.decode_step, static_argnums=0, static_argnames="lora")
 
 WIDTH = 12
@@ -121,13 +120,13 @@ def test_single_layers_and_caches_give_what_the_stack_gives(lora: LoraSpec | Non
     for weights, extra in ((params, adapter), (layers, apart)):
         options = {"adapter": extra, "lora": lora}
         np.testing.assert_allclose(forward(UNTIED, weights, ids, mask, **options), whole, rtol=0, atol=2e-5)
-        hidden, caches = prefill(UNTIED, weights, ids[:, :9], mask[:, :9], slots=WIDTH, **options)
+        hidden, caches, _ = prefill(UNTIED, weights, ids[:, :9], mask[:, :9], slots=WIDTH, **options)
         real = np.asarray(mask[:, :9])
         np.testing.assert_allclose(hidden[real], whole[:, :9][real], rtol=0, atol=2e-5)
         for place in range(9, WIDTH):
             filled = mask & (jnp.arange(WIDTH) <= place)[None, :]
             at = {"slot": jnp.asarray(place), "filled": filled, "positions": place - jnp.arange(4)}
-            hidden, caches = decode_step(UNTIED, weights, ids[:, place], caches, **at, **options)
+            hidden, caches, _ = decode_step(UNTIED, weights, ids[:, place], caches, **at, **options)
             np.testing.assert_allclose(hidden, whole[:, place], rtol=0, atol=2e-5)
 
 
@@ -135,7 +134,7 @@ def test_shared_lower_layers_stand_in_for_a_networks_own() -> None:
     lora = LoraSpec(2, 8.0, layers=1)
     params, adapter = tiny.params(config=UNTIED), adapter_of(UNTIED, lora)
     ids, mask = batch(UNTIED)
-    lower = lower_layers(UNTIED, params, ids, mask, last=2)
+    lower = prefill(UNTIED, params, ids, mask, slots=WIDTH, adapter=adapter, lora=lora, tap=2).lower
     whole = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora)
     found = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora, lower=lower, first=2)
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)

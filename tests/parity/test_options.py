@@ -128,12 +128,12 @@ def test_decoding_with_a_cache_gives_what_the_whole_text_gives(option: str, hf_m
     mask = jnp.arange(16)[None, :] >= starts[:, None]
     whole = our_logits(model)(ids, mask)
 
-    hidden, caches = prefill(model.config, model.params, ids[:, :8], mask[:, :8], slots=16)
+    hidden, caches, _ = prefill(model.config, model.params, ids[:, :8], mask[:, :8], slots=16)
     found = [np.asarray(logits(model.config, model.params, hidden[:, -1]))]
     step = jax.jit(decode_step, static_argnums=0)
     for place in range(8, 15):
         filled = mask & (jnp.arange(16) <= place)[None, :]
         at = {"slot": jnp.asarray(place), "filled": filled, "positions": place - starts}
-        hidden, caches = step(model.config, model.params, ids[:, place], caches, **at)
+        hidden, caches, _ = step(model.config, model.params, ids[:, place], caches, **at)
         found.append(np.asarray(logits(model.config, model.params, hidden)))
     np.testing.assert_allclose(np.stack(found, axis=1), whole[:, 7:15], rtol=0, atol=1e-5)

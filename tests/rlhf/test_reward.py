@@ -158,7 +158,7 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
         learning_rate=3e-3,
         lr_scheduler_type="cosine",
         warmup_ratio=0.1,
-        total_steps=384,
+        total_steps=576,
         weight_decay=0.0,
         max_grad_norm=1.0,
         b1=0.9,
@@ -167,7 +167,7 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
     )
     state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
     step = jax.jit(make_reward_step(RewardSpec(network, "pairwise", 0.0), tx))
-    for epoch in range(2):
+    for epoch in range(3):
         for batch in epoch_batches([14] * len(train), 64, seed=0, epoch=epoch):
             rows = to_arrays(train, batch._replace(width=16), candidates=2, pad_id=tiny.PAD)
             state, _ = step(state, {}, split(jax.tree.map(jnp.asarray, rows), 1))

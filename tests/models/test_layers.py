@@ -1,0 +1,73 @@
+"""The parts with backward passes of their own have the gradients that JAX derives from the plain formulas."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from podium.models.layers import contract, gated
+
+
+def draw(*shape: int, seed: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def check_gradients(ours, plain, *operands: jax.Array, wanted: tuple[int, ...]) -> None:
+    weights = draw(*jax.eval_shape(plain, *operands).shape, seed=9)
+
+    def total(function, *operands):
+        return jnp.sum(function(*operands) * weights)
+
+    np.testing.assert_allclose(ours(*operands), plain(*operands), rtol=1e-6)
+    found = jax.jit(jax.grad(partial(total, ours), argnums=wanted))(*operands)
+    expected = jax.grad(partial(total, plain), argnums=wanted)(*operands)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize(
+    "lead, inputs, outputs",
+    [
+        ((3, 5), (4,), (7,)),  # widens
+        ((3, 5), (7,), (4,)),  # narrows
+        ((3, 5), (6,), (2, 3)),  # into heads
+        ((3, 5), (2, 3), (4,)),  # out of heads
+        ((3,), (2, 4), (3, 5)),
+        ((2, 3, 2), (4,), (4,)),
+    ],
+)
+def test_contract_is_tensordot(lead, inputs, outputs, wanted) -> None:
+    dims = len(inputs)
+    x, kernel = draw(*lead, *inputs, seed=0), draw(*inputs, *outputs, seed=1)
+    check_gradients(
+        lambda x, kernel: contract(x, kernel, dims),
+        lambda x, kernel: jnp.tensordot(x, kernel, axes=dims),
+        x,
+        kernel,
+        wanted=wanted,
+    )
+
+
+def test_a_frozen_kernel_keeps_no_input_for_the_backward_pass() -> None:
+    """With LoRA nearly all kernels are frozen: what is kept for them would be all activations of the model."""
+    x, kernel = draw(64, 8, seed=0), draw(8, 8, seed=1)
+
+    def kept(backward: object) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept(jax.vjp(lambda x: contract(x, kernel, 1), x)[1]) < x.size
+    assert kept(jax.vjp(lambda kernel: contract(x, kernel, 1), kernel)[1]) >= x.size
+
+
+def test_gated_is_silu_times_up() -> None:
+    gate, up = 4.0 * draw(5, 16, seed=0), draw(5, 16, seed=1)
+    check_gradients(gated, lambda gate, up: jax.nn.silu(gate) * up, gate, up, wanted=(0, 1))
+
+
+def test_gated_stays_finite_where_the_exponential_does_not() -> None:
+    gate = jnp.asarray([-200.0, -90.0, 0.0, 90.0, 200.0])
+    gradient = jax.grad(lambda gate: jnp.sum(gated(gate, jnp.ones_like(gate))))(gate)
+    np.testing.assert_allclose(gradient, [0.0, 0.0, 0.5, 1.0, 1.0], atol=1e-6)
