@@ -43,13 +43,13 @@ def continue_greedily(model: Model, ids: list[int], tokens: int) -> list[int]:
     row = jnp.asarray([ids], jnp.int32)
     width, slots = len(ids), len(ids) + tokens
     start = jax.jit(prefill, static_argnums=0, static_argnames="slots")
-    hidden, caches = start(model.config, model.params, row, jnp.ones(row.shape, bool), slots=slots)
+    hidden, caches, _ = start(model.config, model.params, row, jnp.ones(row.shape, bool), slots=slots)
     step, last, found = jax.jit(decode_step, static_argnums=0), hidden[:, -1], []
     for place in range(width, slots):
         found.append(int(logits(model.config, model.params, last).argmax()))
         filled = (jnp.arange(slots) <= place)[None, :]
         at = {"slot": jnp.asarray(place), "filled": filled, "positions": jnp.asarray([place])}
-        last, caches = step(model.config, model.params, jnp.asarray(found[-1:]), caches, **at)
+        last, caches, _ = step(model.config, model.params, jnp.asarray(found[-1:]), caches, **at)
     return found
 
 

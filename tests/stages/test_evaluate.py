@@ -102,7 +102,10 @@ def test_an_untouched_policy_ties_with_itself(base: Model, inputs: dict[str, Pat
 def test_rewards_and_kl_equal_a_slow_recomputation(
     base: Model, moved: tuple[Result, dict[str, Any], str, list[dict[str, Any]]]
 ) -> None:
-    """One row without padding or batches: reward at the last real token, KL summed over the answer's tokens."""
+    """One row without padding or batches: reward at the end of the text, KL summed over the answer's tokens.
+
+    The row was cut off: for the reward it counts as ended where it stops.
+    """
     _, found, _, rows = moved
     row = next(row for row in rows if not row["finished_tuned"])
     policy, head = tuned(base, 1.0), init_head(base.config, jax.random.key(7))
@@ -124,7 +127,9 @@ def test_rewards_and_kl_equal_a_slow_recomputation(
     (plain,) = answer_logprobs(base, prompts, again.ids, temperatures=(1.0,), batch_size=8)
     tokens_in_all = sum(row["tokens_tuned"] for row in rows)
     assert found["perplexity"]["tuned"]["value"] == pytest.approx(np.exp(-plain.sum() / tokens_in_all), rel=1e-4)
-    hidden = np.asarray(transformer.forward(base.config, base.params, tokens, tokens >= 0), np.float64)[0, -1]
+    ended = np.array([prompt + base.tokenizer.encode_response(row["tuned"])], np.int32)
+    assert ended[0, -1] in base.tokenizer.eos_ids and ids[-1] not in base.tokenizer.eos_ids
+    hidden = np.asarray(transformer.forward(base.config, base.params, ended, ended >= 0), np.float64)[0, -1]
     raw = hidden @ np.asarray(head["kernel"], np.float64) + float(head["bias"])
     assert row["reward_tuned"] == pytest.approx(2.0 * raw - 1.0, abs=1e-3)
 
