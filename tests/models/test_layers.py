@@ -1,4 +1,8 @@
-"""The parts with backward passes of their own have the gradients that JAX derives from the plain formulas."""
+"""The parts with backward passes of their own have the gradients that JAX derives from the plain formulas.
+
+Seen to fail: with the input of a frozen kernel kept; with the gradient of a narrowing kernel not turned; with the
+sigmoid of the wrong sign in the gradient of the gate.
+"""
 
 from functools import partial
 

@@ -36,7 +36,7 @@ def set_up(spec, learning_rate: float = 1e-3, score=tiny.count_reward, kl_coef: 
     return jax.jit(make_step(spec, optimizers, score)), state, frozen
 
 
-def close(first, second, atol: float = 1e-5) -> None:
+def check_close(first, second, atol: float = 1e-5) -> None:
     """Compare two trees. A clip fraction counts tokens on one side of an edge: rounding may move one across."""
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
         name = jax.tree_util.keystr(path)
@@ -74,8 +74,8 @@ def test_a_single_update_equals_the_general_path(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(spec), "single_update", False)
     step, state, frozen = set_up(spec)
     general = step(state, frozen, tiny.prompts(8))
-    close(short[0].weights, general[0].weights)
-    close(short[1].metrics, general[1].metrics)
+    check_close(short[0].weights, general[0].weights)
+    check_close(short[1].metrics, general[1].metrics)
 
 
 def test_micro_batches_add_up_to_the_minibatch() -> None:
@@ -87,10 +87,10 @@ def test_micro_batches_add_up_to_the_minibatch() -> None:
         results.append(step(state, frozen, tiny.prompts(16)))
     lengths = results[0][1].rows["mask"].sum(axis=1)
     assert len(set(lengths.tolist())) > 1
-    close(results[0][0].weights, results[1][0].weights, atol=2e-5)
+    check_close(results[0][0].weights, results[1][0].weights, atol=2e-5)
     # The spread of the ratio is taken about each micro-batch's own mean.
     metrics = [{name: value for name, value in out.metrics.items() if name != "val/ratio_var"} for _, out in results]
-    close(*metrics, atol=1e-4)
+    check_close(*metrics, atol=1e-4)
 
 
 def test_layers_below_the_adapters_are_computed_once_with_the_same_result() -> None:
@@ -107,8 +107,8 @@ def test_layers_below_the_adapters_are_computed_once_with_the_same_result() -> N
         state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
         step = make_step(dataclasses.replace(spec, shared_layers=shared), optimizers, tiny.count_reward)
         results.append(jax.jit(step)(state, frozen, tiny.prompts(8)))
-    close(results[0][0].weights, results[1][0].weights)
-    close(results[0][1].metrics, results[1][1].metrics)
+    check_close(results[0][0].weights, results[1][0].weights)
+    check_close(results[0][1].metrics, results[1][1].metrics)
 
 
 MESHES = {"data": {"data": 8, "fsdp": 1}, "all": {"data": 2, "fsdp": 2, "tensor": 2}}
@@ -152,8 +152,8 @@ def test_eight_devices_give_the_result_of_one(sizes: str, lora: bool) -> None:
         == 8
     )
     assert eight[1].rows["ids"].tolist() == one[1].rows["ids"].tolist()
-    close(one[0].weights, eight[0].weights, atol=2e-5)
-    close(one[1].metrics, eight[1].metrics, atol=2e-4)
+    check_close(one[0].weights, eight[0].weights, atol=2e-5)
+    check_close(one[1].metrics, eight[1].metrics, atol=2e-4)
 
 
 def test_one_program_serves_all_steps() -> None:

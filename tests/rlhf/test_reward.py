@@ -86,7 +86,7 @@ def split(batch, parts: int):
     return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
 
 
-def close(first, second, atol: float = 2e-5) -> None:
+def check_close(first, second, atol: float = 2e-5) -> None:
     for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol)
 
@@ -97,13 +97,13 @@ def test_micro_batches_and_fillers_change_nothing(loss: str) -> None:
     whole = step_once(split(arrays(found), 1), loss=loss)
     padded = to_arrays(found, Batch((*range(6), -1, -1), 64), candidates=4, pad_id=tiny.PAD)
     cut = step_once(split(jax.tree.map(jnp.asarray, padded), 4), loss=loss)
-    close(whole, cut)
+    check_close(whole, cut)
 
 
 @pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
 def test_eight_devices_give_the_result_of_one(sizes: dict[str, int]) -> None:
     batch = split(arrays(comparisons(8)), 1)
-    close(step_once(batch, mesh=make_mesh(devices=jax.devices()[:1])), step_once(batch, mesh=make_mesh(**sizes)))
+    check_close(step_once(batch, mesh=make_mesh(devices=jax.devices()[:1])), step_once(batch, mesh=make_mesh(**sizes)))
 
 
 def test_every_comparison_comes_once_an_epoch_and_batches_depend_on_seed_and_epoch_alone() -> None:
