@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from podium.models.config import TransformerConfig
-from podium.models.layers import Linear
+from podium.models.config import BlockConfig
+from podium.models.layers import Linear, Norm
 from podium.models.lora import LoraSpec
 from podium.models.rope import rotate
 
@@ -23,21 +23,32 @@ class KeyValues(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every layer of one call shares.
+    """What the attention of every layer of one call shares.
 
-    cos, sin: [batch, time, head_dim / 2]; mask: boolean [batch, time, slots], true = may be looked at;
+    mask: boolean [batch, time, slots], true = may be looked at; cos, sin: [batch, time, head_dim / 2], None where
+    nothing is rotated; bias: float32 [heads, time, slots], added to scores, None where there is none;
     slot: where in the cache the call's own keys go, None when there is no cache.
     """
 
-    cos: jax.Array
-    sin: jax.Array
     mask: jax.Array
+    cos: jax.Array | None = None
+    sin: jax.Array | None = None
+    bias: jax.Array | None = None
     slot: jax.Array | None = None
 
 
-def attend(query: jax.Array, memory: KeyValues, mask: jax.Array) -> jax.Array:
+def attend(
+    query: jax.Array,
+    memory: KeyValues,
+    mask: jax.Array,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    bias: jax.Array | None = None,
+) -> jax.Array:
     """Softmax attention of query [batch, time, heads, head_dim]; the softmax is float32. Same shape out.
 
+    Scores are multiplied by `scale`, drawn into (-softcap, softcap) by a tangent, then moved by `bias`.
     A query that may look at nothing (padding) gets the mean of all values: finite, and read by nobody.
     """
     batch, time, heads, head_dim = query.shape
@@ -47,8 +58,12 @@ def attend(query: jax.Array, memory: KeyValues, mask: jax.Array) -> jax.Array:
     # in the backward pass neither: on a CPU that cost more than all products of a small model.
     grouped = jnp.transpose(query.reshape(batch, time, kv_heads, groups, head_dim), (0, 2, 3, 1, 4))
     rows = grouped.reshape(batch, kv_heads, groups * time, head_dim)
-    scores = jnp.einsum("bkrh,bksh->bkrs", rows, memory.keys).astype(jnp.float32) * head_dim**-0.5
+    scores = jnp.einsum("bkrh,bksh->bkrs", rows, memory.keys).astype(jnp.float32) * scale
     scores = scores.reshape(batch, kv_heads, groups, time, slots)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.reshape(1, kv_heads, groups, time, slots)
     scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype).reshape(batch, kv_heads, groups * time, slots)
     mixed = jnp.einsum("bkrs,bksh->bkrh", weights, memory.values).reshape(grouped.shape)
@@ -56,28 +71,46 @@ def attend(query: jax.Array, memory: KeyValues, mask: jax.Array) -> jax.Array:
 
 
 class Attention(nnx.Module):
-    """Project, rotate, write to the cache where there is one, attend, project back."""
+    """Project, normalise and rotate where configured, write to the cache where there is one, attend, project back."""
 
-    def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
+    def __init__(self, config: BlockConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
         def linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Linear:
             rank, scale = (lora.rank(name), lora.scale) if lora else (0, 0.0)
             bias = config.output_bias if name == "o_proj" else config.attention_bias
             return Linear(inputs, outputs, bias=bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs)
 
+        self.scale, self.softcap = config.score_scale, config.attention_softcap
+        self.interleaved = config.rope_interleaved
         width = {"embed": config.embed}
         self.q_proj = linear("q_proj", width, {"heads": config.heads, "head_dim": config.head_dim})
         self.k_proj = linear("k_proj", width, {"kv_heads": config.kv_heads, "head_dim": config.head_dim})
         self.v_proj = linear("v_proj", width, {"kv_heads": config.kv_heads, "head_dim": config.head_dim})
         self.o_proj = linear("o_proj", {"heads": config.heads, "head_dim": config.head_dim}, width)
+        self.q_norm = Norm(config, config.head_dim, kind="rms") if config.qk_norm else None
+        self.k_norm = Norm(config, config.head_dim, kind="rms") if config.qk_norm else None
 
     def __call__(self, x: jax.Array, context: Context, cache: KeyValues | None) -> tuple[jax.Array, KeyValues]:
-        query = rotate(self.q_proj(x), context.cos, context.sin)
-        own = KeyValues(
-            jnp.swapaxes(rotate(self.k_proj(x), context.cos, context.sin), 1, 2),
-            jnp.swapaxes(self.v_proj(x), 1, 2),
-        )
+        query, key = self.q_proj(x), self.k_proj(x)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        if context.cos is not None and context.sin is not None:
+            query = rotate(query, context.cos, context.sin, interleaved=self.interleaved)
+            key = rotate(key, context.cos, context.sin, interleaved=self.interleaved)
+        own = KeyValues(jnp.swapaxes(key, 1, 2), jnp.swapaxes(self.v_proj(x), 1, 2))
         memory = own if cache is None else _write(cache, own, context.slot)
-        return self.o_proj(attend(query, memory, context.mask)), memory
+        return self._mix(query, memory, context), memory
+
+    def remember(self, states: jax.Array) -> KeyValues:
+        """Keys and values of states [batch, time, embed] that another stack looks at."""
+        return KeyValues(jnp.swapaxes(self.k_proj(states), 1, 2), jnp.swapaxes(self.v_proj(states), 1, 2))
+
+    def look(self, x: jax.Array, memory: KeyValues, context: Context) -> jax.Array:
+        """Attend to what `remember` gave."""
+        return self._mix(self.q_proj(x), memory, context)
+
+    def _mix(self, query: jax.Array, memory: KeyValues, context: Context) -> jax.Array:
+        mixed = attend(query, memory, context.mask, scale=self.scale, softcap=self.softcap, bias=context.bias)
+        return self.o_proj(mixed)
 
 
 def _write(cache: KeyValues, own: KeyValues, slot: jax.Array | None) -> KeyValues:

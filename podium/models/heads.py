@@ -5,12 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from podium.models.config import TransformerConfig
+from podium.models.config import BlockConfig
 
 Head = dict[str, jax.Array]
 
 
-def init_head(config: TransformerConfig, key: jax.Array | None) -> Head:
+def init_head(config: BlockConfig, key: jax.Array | None) -> Head:
     """{"kernel": [embed], "bias": []}: normal with std 1/sqrt(embed + 1) (Ziegler et al. 2019); zero without a key."""
     if key is None:
         kernel = jnp.zeros((config.embed,), jnp.float32)

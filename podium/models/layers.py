@@ -2,13 +2,14 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from podium.models.config import TransformerConfig
+from podium.models.config import Activation, BlockConfig
 from podium.models.lora import LoraSpec
 
 INIT_STD = 0.02
@@ -95,47 +96,72 @@ class Linear(nnx.Module):
         return y
 
 
-class RMSNorm(nnx.Module):
-    """x / sqrt(mean(x^2) + eps) * scale, over the last dimension (Zhang and Sennrich 2019); statistics in float32."""
+class Norm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last dimension (Zhang and Sennrich 2019); "layer" centres x first.
 
-    def __init__(self, config: TransformerConfig):
-        self.eps = config.norm_eps
-        self.scale = nnx.Param(jnp.ones((config.embed,), jnp.float32), axes=("norm",))
+    Statistics are float32. Llama casts before it scales; Gemma, whose scale is stored as its distance from 1, and layer
+    norms after: it matters in bfloat16.
+    """
+
+    def __init__(self, config: BlockConfig, size: int | None = None, *, kind: str | None = None):
+        self.eps, self.offset = config.norm_eps, config.unit_offset
+        self.centred = (kind or config.norm) == "layer"
+        shape = (size or config.embed,)
+        self.scale = nnx.Param(jnp.zeros(shape) if self.offset else jnp.ones(shape), axes=("norm",))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
+        if self.centred:
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
         scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
-        # Cast before the scale, as Llama does: it matters in bfloat16.
+        if self.offset or self.centred:
+            return (normed * (scale + 1.0 if self.offset else scale)).astype(x.dtype)
         return normed.astype(x.dtype) * scale.astype(x.dtype)
 
 
-@jax.custom_vjp
-def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """silu(gate) * up, of which the backward pass keeps the two operands alone."""
-    return jax.nn.silu(gate) * up
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+}
 
 
-def _gated_backward(kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def gated(gate: jax.Array, up: jax.Array, activation: Activation) -> jax.Array:
+    """act(gate) * up, of which the backward pass keeps the two operands alone."""
+    return ACTIVATIONS[activation](gate) * up
+
+
+def _gated_backward(
+    activation: Activation, kept: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     gate, up = kept
-    share = jax.nn.sigmoid(gate)
-    return dy * up * share * (1 + gate * (1 - share)), dy * gate * share
+    if activation == "silu":
+        share = jax.nn.sigmoid(gate)
+        return dy * up * share * (1 + gate * (1 - share)), dy * gate * share
+    value, pull = jax.vjp(ACTIVATIONS[activation], gate)
+    return pull(dy * up)[0], dy * value
 
 
-gated.defvjp(lambda gate, up: (gated(gate, up), (gate, up)), _gated_backward)
+gated.defvjp(lambda gate, up, activation: (gated(gate, up, activation), (gate, up)), _gated_backward)
 
 
 class MLP(nnx.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+    """down(act(gate(x)) * up(x)) (Shazeer 2020), or down(act(up(x))) without a gate."""
 
-    def __init__(self, config: TransformerConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
+    def __init__(self, config: BlockConfig, lora: LoraSpec | None, *, rngs: nnx.Rngs):
         def linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Linear:
             rank, scale = (lora.rank(name), lora.scale) if lora else (0, 0.0)
             return Linear(inputs, outputs, bias=config.mlp_bias, rank=rank, scale=scale, dtype=config.dtype, rngs=rngs)
 
-        self.gate_proj = linear("gate_proj", {"embed": config.embed}, {"mlp": config.mlp})
+        self.activation = config.activation
+        self.gate_proj = linear("gate_proj", {"embed": config.embed}, {"mlp": config.mlp}) if config.gated else None
         self.up_proj = linear("up_proj", {"embed": config.embed}, {"mlp": config.mlp})
         self.down_proj = linear("down_proj", {"mlp": config.mlp}, {"embed": config.embed})
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
+        if self.gate_proj is None:
+            return self.down_proj(ACTIVATIONS[self.activation](self.up_proj(x)))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x), self.activation))

@@ -1,4 +1,7 @@
-"""Rotary position embedding (Su et al. 2021, RoFormer, equation 34), halves rotated as in Llama's released weights.
+"""Rotary position embedding (Su et al. 2021, RoFormer, equation 34).
+
+Halves of a head are rotated against each other, as in Llama's released weights, or neighbouring dimensions, as in the
+paper.
 
 Scaling variants, as Hugging Face names and defines them:
 - linear: every frequency divided by the factor (Chen et al. 2023, arXiv 2306.15595);
@@ -17,22 +20,35 @@ import numpy as np
 from podium.models.config import RopeScaling, TransformerConfig
 
 
-def rope_tables(config: TransformerConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine, float32 [batch, time, head_dim / 2], of integer positions [batch, time]."""
-    scaling = config.rope_scaling
+def rope_tables(config: TransformerConfig, positions: jax.Array, *, local: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine, float32 [batch, time, head_dim / 2], of integer positions [batch, time].
+
+    local: those of sliding layers, where they have a theta of their own.
+    """
+    theta, scaling = config.rope_theta, config.rope_scaling
+    if local and config.local_rope_theta is not None:
+        theta, scaling = config.local_rope_theta, None
     if scaling is not None and scaling.kind == "dynamic":
         frequencies, factor = _dynamic_frequencies(config, scaling, positions), 1.0
     else:
-        table, factor = inverse_frequencies(config.head_dim, config.rope_theta, config.max_position, scaling)
+        table, factor = inverse_frequencies(config.head_dim, theta, config.max_position, scaling)
         frequencies = jnp.asarray(table)[None, None, :]
     angles = positions.astype(jnp.float32)[:, :, None] * frequencies
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotate x [batch, time, heads, head_dim] by the tables; computed in float32, returned in x's dtype."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, *, interleaved: bool = False) -> jax.Array:
+    """Rotate x [batch, time, heads, head_dim] by the tables; computed in float32, returned in x's dtype.
+
+    interleaved: the pairs are neighbouring dimensions, in place of the two halves.
+    """
+    wide = x.astype(jnp.float32)
     cos, sin = cos[:, :, None, :], sin[:, :, None, :]
+    if interleaved:
+        first, second = wide[..., 0::2], wide[..., 1::2]
+        turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
+        return turned.reshape(x.shape).astype(x.dtype)
+    first, second = jnp.split(wide, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 

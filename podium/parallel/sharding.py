@@ -23,6 +23,7 @@ RULES: Mapping[str, MeshAxes] = {
     "head_dim": None,
     "mlp": "tensor",
     "lora": None,
+    "buckets": None,
     # Activations keep their width whole: only parameters are cut over fsdp.
     "activation": None,
 }

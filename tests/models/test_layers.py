@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.models.layers import contract, gated
+from podium.models.layers import ACTIVATIONS, contract, gated
 
 
 def draw(*shape: int, seed: int) -> jax.Array:
@@ -66,12 +66,14 @@ def test_a_frozen_kernel_keeps_no_input_for_the_backward_pass() -> None:
     assert kept(jax.vjp(lambda kernel: contract(x, kernel, 1), kernel)[1]) >= x.size
 
 
-def test_gated_is_silu_times_up() -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated_is_the_activation_times_up(activation) -> None:
     gate, up = 4.0 * draw(5, 16, seed=0), draw(5, 16, seed=1)
-    check_gradients(gated, lambda gate, up: jax.nn.silu(gate) * up, gate, up, wanted=(0, 1))
+    ours = partial(gated, activation=activation)
+    check_gradients(ours, lambda gate, up: ACTIVATIONS[activation](gate) * up, gate, up, wanted=(0, 1))
 
 
 def test_gated_stays_finite_where_the_exponential_does_not() -> None:
     gate = jnp.asarray([-200.0, -90.0, 0.0, 90.0, 200.0])
-    gradient = jax.grad(lambda gate: jnp.sum(gated(gate, jnp.ones_like(gate))))(gate)
+    gradient = jax.grad(lambda gate: jnp.sum(gated(gate, jnp.ones_like(gate), "silu")))(gate)
     np.testing.assert_allclose(gradient, [0.0, 0.0, 0.5, 1.0, 1.0], atol=1e-6)

@@ -9,23 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.models import LoraSpec, TransformerConfig, transformer
+from podium.models import LoraSpec, TransformerConfig, family, transformer
+from podium.models.family import abstract_params, logits, parameter_axes
 from podium.models.heads import apply_head, init_head, last_token
 from podium.models.lora import merge_adapter
 from podium.models.rope import rope_tables, rotate
-from podium.models.transformer import (
-    abstract_params,
-    logits,
-    parameter_axes,
-    positions_from_mask,
-    unstack,
-)
+from podium.models.transformer import positions_from_mask
 from podium.parallel.mesh import make_mesh
 from podium.parallel.sharding import tree_shardings
 from support import tiny
 
 forward = jax.jit(transformer.forward, static_argnums=0, static_argnames=("lora", "first", "remat"))
-prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "slots", "tap"))
+prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "room", "tap"))
 decode_step = jax.jit(transformer.decode_step, static_argnums=0, static_argnames="lora")
 
 WIDTH = 12
@@ -115,26 +110,24 @@ def test_single_layers_and_caches_give_what_the_stack_gives(lora: LoraSpec | Non
     adapter = adapter_of(UNTIED, lora) if lora else None
     ids, mask = batch(UNTIED)
     whole = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora)
-    layers = params | {"blocks": unstack(params["blocks"])}
-    apart = {"blocks": unstack(adapter["blocks"])} if adapter else None
+    layers = family.unstacked(UNTIED, params)
+    apart = family.unstacked(UNTIED, adapter) if adapter else None
     for weights, extra in ((params, adapter), (layers, apart)):
         options = {"adapter": extra, "lora": lora}
         np.testing.assert_allclose(forward(UNTIED, weights, ids, mask, **options), whole, rtol=0, atol=2e-5)
-        hidden, caches, _ = prefill(UNTIED, weights, ids[:, :9], mask[:, :9], slots=WIDTH, **options)
-        real = np.asarray(mask[:, :9])
-        np.testing.assert_allclose(hidden[real], whole[:, :9][real], rtol=0, atol=2e-5)
-        for place in range(9, WIDTH):
-            filled = mask & (jnp.arange(WIDTH) <= place)[None, :]
-            at = {"slot": jnp.asarray(place), "filled": filled, "positions": place - jnp.arange(4)}
-            hidden, caches, _ = decode_step(UNTIED, weights, ids[:, place], caches, **at, **options)
-            np.testing.assert_allclose(hidden, whole[:, place], rtol=0, atol=2e-5)
+        hidden, cache, _ = prefill(UNTIED, weights, ids[:, :9], mask[:, :9], room=3, **options)
+        np.testing.assert_allclose(hidden, whole[:, 8], rtol=0, atol=2e-5)
+        for step in range(3):
+            token = ids[:, 9 + step]
+            hidden, cache, _ = decode_step(UNTIED, weights, token, cache, step=jnp.asarray(step), **options)
+            np.testing.assert_allclose(hidden, whole[:, 9 + step], rtol=0, atol=2e-5)
 
 
 def test_shared_lower_layers_stand_in_for_a_networks_own() -> None:
     lora = LoraSpec(2, 8.0, layers=1)
     params, adapter = tiny.params(config=UNTIED), adapter_of(UNTIED, lora)
     ids, mask = batch(UNTIED)
-    lower = prefill(UNTIED, params, ids, mask, slots=WIDTH, adapter=adapter, lora=lora, tap=2).lower
+    lower = prefill(UNTIED, params, ids, mask, room=1, adapter=adapter, lora=lora, tap=2).lower
     whole = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora)
     found = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora, lower=lower, first=2)
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from podium.generation.sampling import Sampling
-from podium.models import transformer
-from podium.models.config import TransformerConfig
+from podium.models import family
+from podium.models.config import EncoderDecoderConfig, ModelConfig, TransformerConfig
 from podium.models.heads import init_head
 from podium.models.lora import LoraSpec
 from podium.rlhf.experience import RewardSpec
@@ -26,13 +26,30 @@ CONFIG = TransformerConfig(
     norm_eps=1e-5,
     tie_embeddings=True,
 )
+T5 = EncoderDecoderConfig(
+    vocab_size=96,
+    embed=32,
+    encoder_layers=2,
+    decoder_layers=2,
+    heads=4,
+    kv_heads=4,
+    head_dim=8,
+    mlp=64,
+    norm_eps=1e-6,
+    tie_embeddings=False,
+    activation="gelu_tanh",
+    query_scale=1.0,
+)
+CONFIGS: dict[str, ModelConfig] = {"decoder": CONFIG, "encoder-decoder": T5}
 LORA = LoraSpec(4, 8.0)
 EOS, PAD = 1, 0
+# For jax.jit: compile as users do, whatever conftest sets for the rest.
+OPTIMISED = {"compiler_options": {"xla_backend_optimization_level": 3}}
 
 
-def params(seed: int = 0, config: TransformerConfig = CONFIG):
+def params(seed: int = 0, config: ModelConfig = CONFIG):
     """Weights five times the usual size, so that logits, and errors in them, are far from zero."""
-    tree, _ = transformer.init_params(config, jax.random.key(seed))
+    tree, _ = family.init_params(config, jax.random.key(seed))
     return jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, tree)
 
 
@@ -44,7 +61,7 @@ def prompts(batch: int, width: int = 8, seed: int = 0) -> Prompts:
     return Prompts(jnp.asarray(ids, jnp.int32), jnp.asarray(mask))
 
 
-def ppo_spec(*, lora: bool = True, critic: str = "separate", **changes) -> PpoSpec:
+def ppo_spec(*, config: ModelConfig = CONFIG, lora: bool = True, critic: str = "separate", **changes) -> PpoSpec:
     """A small run: 8 new tokens, 2 epochs, 2 minibatches."""
     rewards = RewardSpec(
         **{
@@ -57,10 +74,10 @@ def ppo_spec(*, lora: bool = True, critic: str = "separate", **changes) -> PpoSp
         }
         | changes.pop("rewards", {})
     )
-    policy = Network(CONFIG, LORA, "policy") if lora else Network(CONFIG)
+    policy = Network(config, LORA, "policy") if lora else Network(config)
     settings = {
         "policy": policy,
-        "reference": Network(CONFIG, None, "policy"),
+        "reference": Network(config, None, "policy"),
         "critic": policy if critic == "separate" else None,
         "rewards": rewards,
         "sampling": Sampling(1.0),
@@ -82,24 +99,26 @@ def ppo_spec(*, lora: bool = True, critic: str = "separate", **changes) -> PpoSp
 
 def ppo_weights(spec: PpoSpec, base=None):
     """Start weights of policy and critic for a spec, and the frozen part."""
-    base = params() if base is None else base
+    config = spec.policy.config
+    base = params(config=config) if base is None else base
     policy, critic = ({}, {})
     if spec.policy.lora:
-        policy["adapter"] = transformer.init_adapter(CONFIG, LORA, jax.random.key(1))
+        policy["adapter"] = family.init_adapter(config, LORA, jax.random.key(1))
     else:
         policy["base"] = jax.tree.map(jnp.copy, base)
     if spec.critic is None:
-        policy["head"] = init_head(CONFIG, None)
+        policy["head"] = init_head(config, None)
         return {"policy": policy}, Frozen({"policy": base}, {})
     if spec.critic.lora:
-        critic["adapter"] = transformer.init_adapter(CONFIG, LORA, jax.random.key(2))
+        critic["adapter"] = family.init_adapter(config, LORA, jax.random.key(2))
     else:
         critic["base"] = jax.tree.map(jnp.copy, base)
-    critic["head"] = init_head(CONFIG, jax.random.key(3))
+    critic["head"] = init_head(config, jax.random.key(3))
     return {"policy": policy, "critic": critic}, Frozen({"policy": base}, {})
 
 
 def count_reward(frozen, rollout):
     """Share of low token ids among all tokens: any policy can raise it."""
-    low = (rollout.ids < CONFIG.vocab_size // 4) & rollout.mask
-    return 4.0 * low.sum(1).astype(jnp.float32) / rollout.mask.sum(1).astype(jnp.float32) - 1.5
+    ids, mask = rollout.text.joined()
+    low = (ids < CONFIG.vocab_size // 4) & mask
+    return 4.0 * low.sum(1).astype(jnp.float32) / mask.sum(1).astype(jnp.float32) - 1.5

@@ -1,0 +1,340 @@
+"""The encoder-decoder transformer of the T5 family, behind the functions of `family`.
+
+A parameter tree is {"embedder", "encoder", "decoder"[, "lm_head"]}, each stack {"blocks", "final_norm",
+"position_bias"}. A reward model of the encoder alone has the embedder and the encoder.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from podium.models import parts
+from podium.models.attention import Attention, Context, KeyValues
+from podium.models.config import BlockConfig, EncoderDecoderConfig
+from podium.models.heads import last_token
+from podium.models.layers import INIT_STD, MLP, Norm
+from podium.models.lora import LoraSpec
+from podium.models.packing import Packed
+from podium.models.parts import Part, Parts, bind, final_norm
+from podium.models.stack import Block, Caches, Span, run
+from podium.models.text import Passed, Text
+from podium.parallel.sharding import constrain
+
+Tree = Any
+
+
+class CrossContext(NamedTuple):
+    """Contexts of a decoder block's two attentions, and the prompt's states [batch, prompt, embed] or None.
+
+    None where a cache remembers them.
+    """
+
+    own: Context
+    cross: Context
+    states: jax.Array | None = None
+
+
+class CrossMemory(NamedTuple):
+    """Keys and values of the tokens read so far, and of the prompt."""
+
+    own: KeyValues
+    prompt: KeyValues
+
+
+class Cache(NamedTuple):
+    """own, prompt: per layer; filled: boolean [batch, slots]; prompt_mask: boolean [batch, prompt]."""
+
+    own: Caches
+    prompt: Caches
+    filled: jax.Array
+    prompt_mask: jax.Array
+
+
+class PositionBias(nnx.Module):
+    """Bias per bucket of relative distance and head [buckets, heads]."""
+
+    def __init__(self, config: EncoderDecoderConfig, lora: LoraSpec | None, rngs: nnx.Rngs):
+        shape = (config.position_buckets, config.heads)
+        self.table = nnx.Param(
+            INIT_STD * jax.random.normal(rngs.params(), shape, jnp.float32), axes=("buckets", "heads")
+        )
+
+
+class CrossBlock(nnx.Module):
+    """Decoder block: attention to the tokens so far, attention to the prompt, MLP, each behind a norm and added."""
+
+    def __init__(self, config: BlockConfig, lora: LoraSpec | None, rngs: nnx.Rngs):
+        self.attention_norm = Norm(config)
+        self.attention = Attention(config, lora, rngs=rngs)
+        self.cross_norm = Norm(config)
+        self.cross_attention = Attention(config, lora, rngs=rngs)
+        self.mlp_norm = Norm(config)
+        self.mlp = MLP(config, lora, rngs=rngs)
+
+    def __call__(self, x: jax.Array, context: CrossContext, cache: CrossMemory | None) -> tuple[jax.Array, Any]:
+        """Remember a CrossMemory; where there is a cache, the tokens' part alone: the prompt's stays as it is."""
+        mixed, own = self.attention(self.attention_norm(x), context.own, None if cache is None else cache.own)
+        x = x + mixed
+        if cache is None:
+            assert context.states is not None, "without a cache the prompt's states are given"
+            prompt = self.cross_attention.remember(context.states)
+        else:
+            prompt = cache.prompt
+        x = x + self.cross_attention.look(self.cross_norm(x), prompt, context.cross)
+        x = constrain(x + self.mlp(self.mlp_norm(x)), "batch", "time", "activation")
+        return x, CrossMemory(own, prompt) if cache is None else own
+
+
+def _parts(config: EncoderDecoderConfig) -> Parts:
+    found: dict[parts.Place, Part] = {
+        ("embedder",): Part(parts.Embedder),
+        ("encoder", "blocks"): Part(Block, config.encoder_layers),
+        ("encoder", "final_norm"): Part(final_norm),
+        ("encoder", "position_bias"): Part(PositionBias),
+    }
+    if config.encoder_only:
+        return found
+    found |= {
+        ("decoder", "blocks"): Part(CrossBlock, config.decoder_layers),
+        ("decoder", "final_norm"): Part(final_norm),
+        ("decoder", "position_bias"): Part(PositionBias),
+    }
+    return found if config.tie_embeddings else found | {("lm_head",): Part(parts.Head)}
+
+
+def init_params(config: EncoderDecoderConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    return parts.init(_parts(config), config, key, lora)
+
+
+def parameter_axes(config: EncoderDecoderConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    return parts.axes(_parts(config), config, lora)
+
+
+def unstacked(tree: Tree) -> Tree:
+    """The encoder runs once per prompt and stays stacked."""
+    return {**tree, "decoder": {**tree["decoder"], "blocks": parts.unstack(tree["decoder"]["blocks"])}}
+
+
+def position_buckets(distance: np.ndarray, config: EncoderDecoderConfig, *, both_ways: bool) -> np.ndarray:
+    """Bucket of each distance, key place less query place (T5's released code): near ones exact, far ones by logarithm.
+
+    In float32, whose rounding decides at the edges of buckets. Without `both_ways` no key comes after its query.
+    """
+    buckets = config.position_buckets
+    found = np.zeros(distance.shape, np.int32)
+    if both_ways:
+        buckets //= 2
+        found += (distance > 0) * buckets
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(-distance, 0)
+    exact = buckets // 2
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    scaled = ratio / np.float32(np.log(config.max_distance / exact)) * np.float32(buckets - exact)
+    far = np.minimum(exact + scaled.astype(np.int32), buckets - 1)
+    return (found + np.where(distance < exact, distance, far)).astype(np.int32)
+
+
+def _bias(config: EncoderDecoderConfig, stack: Tree, time: int, *, both_ways: bool) -> jax.Array:
+    """Bias float32 [heads, time, time]. Texts are contiguous, so that places differ as positions do."""
+    places = np.arange(time)
+    buckets = position_buckets(places[None, :] - places[:, None], config, both_ways=both_ways)
+    table = stack["position_bias"]["table"].astype(jnp.float32)
+    return jnp.transpose(jnp.take(table, jnp.asarray(buckets), axis=0), (2, 0, 1))
+
+
+def _step_bias(config: EncoderDecoderConfig, stack: Tree, slot: jax.Array, slots: int) -> jax.Array:
+    """Bias [heads, 1, slots] of the query at `slot`."""
+    by_distance = jnp.asarray(position_buckets(-np.arange(slots), config, both_ways=False))
+    table = stack["position_bias"]["table"].astype(jnp.float32)
+    buckets = jnp.take(by_distance, jnp.maximum(slot - jnp.arange(slots), 0))
+    return jnp.transpose(jnp.take(table, buckets, axis=0))[:, None, :]
+
+
+def _embed(config: EncoderDecoderConfig, params: Tree, ids: jax.Array) -> jax.Array:
+    x = jnp.take(params["embedder"]["table"], ids, axis=0).astype(config.dtype)
+    return constrain(x, "batch", "time", "activation")
+
+
+def _norm(config: EncoderDecoderConfig, stack: Tree, x: jax.Array) -> jax.Array:
+    return bind(final_norm, config, None, stack["final_norm"])(x)
+
+
+def _blocks(adapter: Tree | None, stack: str) -> Tree | None:
+    return adapter[stack]["blocks"] if adapter else None
+
+
+def _encode(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    ids: jax.Array,
+    visible: jax.Array,
+    adapter: Tree | None,
+    lora: LoraSpec | None,
+) -> jax.Array:
+    """States [batch, prompt, embed]; visible: boolean [batch, prompt or 1, prompt]."""
+    stack = params["encoder"]
+    context = Context(visible, bias=_bias(config, stack, ids.shape[1], both_ways=True))
+    span = Span(Block, config, lora, config.encoder_layers)
+    passed = run(span, stack["blocks"], _blocks(adapter, "encoder"), _embed(config, params, ids), context)
+    return _norm(config, stack, passed.x)
+
+
+def _decode(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    ids: jax.Array,
+    context: CrossContext,
+    adapter: Tree | None,
+    lora: LoraSpec | None,
+    caches: Caches | None = None,
+    *,
+    keep: bool = False,
+) -> Passed:
+    stack = params["decoder"]
+    span = Span(CrossBlock, config, lora, config.decoder_layers)
+    x = _embed(config, params, ids)
+    passed = run(span, stack["blocks"], _blocks(adapter, "decoder"), x, context, caches, keep=keep)
+    return Passed(_norm(config, stack, passed.x), passed.cache)
+
+
+def _causal(mask: jax.Array) -> jax.Array:
+    time = mask.shape[1]
+    return jnp.asarray(np.tril(np.ones((time, time), bool)))[None, :, :] & mask[:, None, :]
+
+
+def _read(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    text: Text,
+    response_ids: jax.Array,
+    response_mask: jax.Array,
+    adapter: Tree | None,
+    lora: LoraSpec | None,
+) -> jax.Array:
+    """Decoder states [batch, 1 + response, embed] of the start token and the response."""
+    states = _encode(config, params, text.prompt_ids, text.prompt_mask[:, None, :], adapter, lora)
+    batch = response_ids.shape[0]
+    ids = jnp.concatenate([jnp.full((batch, 1), config.start_id, response_ids.dtype), response_ids], axis=1)
+    mask = jnp.concatenate([jnp.ones((batch, 1), bool), response_mask], axis=1)
+    own = Context(_causal(mask), bias=_bias(config, params["decoder"], ids.shape[1], both_ways=False))
+    context = CrossContext(own, Context(text.prompt_mask[:, None, :]), states)
+    return _decode(config, params, ids, context, adapter, lora).x
+
+
+def response_states(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    text: Text,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    lower: jax.Array | None = None,
+    first: int = 0,
+) -> jax.Array:
+    assert lower is None and not first, "the layers of an encoder-decoder are not shared"
+    return _read(config, params, text, text.response_ids[:, :-1], text.response_mask[:, :-1], adapter, lora)
+
+
+def last_states(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    text: Text,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    lower: jax.Array | None = None,
+    first: int = 0,
+) -> jax.Array:
+    assert lower is None and not first, "the layers of an encoder-decoder are not shared"
+    if config.encoder_only:
+        ids, mask = text.joined()
+        return last_token(_encode(config, params, ids, mask[:, None, :], adapter, lora), mask)
+    states = _read(config, params, text, text.response_ids, text.response_mask, adapter, lora)
+    start = jnp.ones((text.response_mask.shape[0], 1), bool)
+    return last_token(states, jnp.concatenate([start, text.response_mask], axis=1))
+
+
+def packed_states(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    packed: Packed,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+) -> jax.Array:
+    """A response's token sees those before it of its own segment and branch, and the segment's prompt."""
+
+    def same(queries: jax.Array, keys: jax.Array) -> jax.Array:
+        return queries[:, :, None] == keys[:, None, :]
+
+    if config.encoder_only:
+        visible = same(packed.segment, packed.segment) & packed.mask[:, None, :]
+        return _encode(config, params, packed.ids, visible, adapter, lora)
+    prompt_visible = same(packed.prompt_segment, packed.prompt_segment) & packed.prompt_mask[:, None, :]
+    states = _encode(config, params, packed.prompt_ids, prompt_visible, adapter, lora)
+    visible = _causal(packed.mask) & same(packed.segment, packed.segment) & same(packed.branch, packed.branch)
+    own = Context(visible, bias=_bias(config, params["decoder"], packed.ids.shape[1], both_ways=False))
+    cross = Context(same(packed.segment, packed.prompt_segment) & packed.prompt_mask[:, None, :])
+    return _decode(config, params, packed.ids, CrossContext(own, cross, states), adapter, lora).x
+
+
+def prefill(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    *,
+    room: int,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    tap: int = 0,
+) -> Passed:
+    """Encode the prompts, then read the start token; `tap` keeps nothing here."""
+    states = _encode(config, params, prompt_ids, prompt_mask[:, None, :], adapter, lora)
+    batch = prompt_ids.shape[0]
+    first = jnp.ones((batch, 1), bool)
+    own = Context(first[:, None, :], bias=_bias(config, params["decoder"], 1, both_ways=False))
+    context = CrossContext(own, Context(prompt_mask[:, None, :]), states)
+    start = jnp.full((batch, 1), config.start_id, prompt_ids.dtype)
+    passed = _decode(config, params, start, context, adapter, lora, keep=True)
+    own, prompt = _apart(passed.cache)
+    opened = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), own)
+    return Passed(passed.x[:, 0], Cache(opened, prompt, jnp.pad(first, ((0, 0), (0, room))), prompt_mask))
+
+
+def _apart(caches: Caches) -> tuple[Caches, Caches]:
+    """Split what the layers remember of tokens from what they remember of the prompt."""
+    if isinstance(caches, CrossMemory):
+        return caches
+    return tuple(layer.own for layer in caches), tuple(layer.prompt for layer in caches)
+
+
+def _together(own: Caches, prompt: Caches) -> Caches:
+    if isinstance(own, KeyValues):
+        return CrossMemory(own, prompt)
+    return tuple(map(CrossMemory, own, prompt))
+
+
+def decode_step(
+    config: EncoderDecoderConfig,
+    params: Tree,
+    ids: jax.Array,
+    cache: Cache,
+    *,
+    step: jax.Array,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    tap: int = 0,
+) -> Passed:
+    slot = step + 1
+    now = jnp.ones((ids.shape[0], 1), bool)
+    filled = jax.lax.dynamic_update_slice_in_dim(cache.filled, now, slot, axis=1)
+    bias = _step_bias(config, params["decoder"], slot, filled.shape[1])
+    context = CrossContext(Context(filled[:, None, :], bias=bias, slot=slot), Context(cache.prompt_mask[:, None, :]))
+    caches = _together(cache.own, cache.prompt)
+    passed = _decode(config, params, ids[:, None], context, adapter, lora, caches, keep=True)
+    return Passed(passed.x[:, 0], Cache(passed.cache, cache.prompt, filled, cache.prompt_mask))

@@ -1,0 +1,140 @@
+"""What every network can do, whatever its architecture: prompt and response ids in; states, logits and caches out.
+
+A module per kind of network implements these functions; which one is decided by the config, here and nowhere else.
+States [..., embed] become logits by `logits`, token values or a score by `heads.apply_head`.
+
+All take (config, params, ...). `adapter` with its `lora` switches the low-rank path on. `lower` is what `prefill` and
+`decode_step` kept of the first `tap` layers: where networks share these, it stands in for the first `first` of them.
+A network that cannot share layers in this way keeps None.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from podium.models import encoder_decoder, transformer
+from podium.models.config import ModelConfig, TransformerConfig
+from podium.models.lora import LoraSpec
+from podium.models.packing import Packed
+from podium.models.text import Passed, Text
+
+Tree = Any
+
+
+def _module(config: ModelConfig) -> ModuleType:
+    return transformer if isinstance(config, TransformerConfig) else encoder_decoder
+
+
+def init_params(config: ModelConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Draw fresh parameters; returns (base tree, adapter tree), the adapter {} without lora. Blocks are stacked."""
+    return _module(config).init_params(config, key, lora)
+
+
+def init_adapter(config: ModelConfig, lora: LoraSpec, key: jax.Array) -> Tree:
+    """Draw a fresh adapter tree: A uniform, B zero, so that the adapted model starts equal to its base."""
+    return jax.jit(lambda k: init_params(config, k, lora)[1])(key)
+
+
+def abstract_params(config: ModelConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Shapes and dtypes of (base tree, adapter tree) without allocating memory."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), lora))
+
+
+def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+    """Logical axes of every leaf of the base tree and of the adapter tree."""
+    return _module(config).parameter_axes(config, lora)
+
+
+def response_states(
+    config: ModelConfig,
+    params: Tree,
+    text: Text,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    lower: jax.Array | None = None,
+    first: int = 0,
+) -> jax.Array:
+    """States [batch, response, embed] that predict each response token: each has read all tokens before it.
+
+    Padding, on the left of prompts and the right of responses, changes nothing at real tokens.
+    """
+    return _module(config).response_states(config, params, text, adapter=adapter, lora=lora, lower=lower, first=first)
+
+
+def last_states(
+    config: ModelConfig,
+    params: Tree,
+    text: Text,
+    *,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    lower: jax.Array | None = None,
+    first: int = 0,
+) -> jax.Array:
+    """States [batch, embed] at the last real token of each text: they have read all of it."""
+    return _module(config).last_states(config, params, text, adapter=adapter, lora=lora, lower=lower, first=first)
+
+
+def packed_states(
+    config: ModelConfig, params: Tree, packed: Packed, *, adapter: Tree | None = None, lora: LoraSpec | None = None
+) -> jax.Array:
+    """States [rows, width, embed] of rows that `packing.pack` laid out: each token has read its own text alone."""
+    return _module(config).packed_states(config, params, packed, adapter=adapter, lora=lora)
+
+
+def prefill(
+    config: ModelConfig,
+    params: Tree,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    *,
+    room: int,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    tap: int = 0,
+) -> Passed:
+    """Read left-padded prompts [batch, prompt] and open a cache with room for so many response tokens.
+
+    The states [batch, embed] predict the first of them.
+    """
+    return _module(config).prefill(
+        config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, tap=tap
+    )
+
+
+def decode_step(
+    config: ModelConfig,
+    params: Tree,
+    ids: jax.Array,
+    cache: Any,
+    *,
+    step: jax.Array,
+    adapter: Tree | None = None,
+    lora: LoraSpec | None = None,
+    tap: int = 0,
+) -> Passed:
+    """Read response token number `step` (a scalar, from 0) of every row, ids [batch]; states predict the next one."""
+    return _module(config).decode_step(config, params, ids, cache, step=step, adapter=adapter, lora=lora, tap=tap)
+
+
+def unstacked(config: ModelConfig, tree: Tree) -> Tree:
+    """Give base or adapter parameters with the decoding blocks as a tuple of layers in place of a stack.
+
+    A decode loop on a CPU runs faster with them: no slice of the weights is copied per token.
+    """
+    return _module(config).unstacked(tree)
+
+
+def logits(config: ModelConfig, params: Tree, hidden: jax.Array) -> jax.Array:
+    """Next-token logits [..., vocab] of states [..., embed], in the compute dtype."""
+    if config.logits_scale != 1.0:
+        hidden = hidden * jnp.asarray(config.logits_scale, hidden.dtype)
+    if config.tie_embeddings:
+        found = jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
+    else:
+        found = jnp.einsum("...d,dv->...v", hidden, params["lm_head"]["kernel"].astype(hidden.dtype))
+    cap = config.logits_softcap if isinstance(config, TransformerConfig) else None
+    return found if cap is None else cap * jnp.tanh(found / cap)
