@@ -16,11 +16,19 @@ def register(app: typer.Typer) -> None:
 
 def import_weights(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A GGUF file, or package:NAME/FILE for one inside a Python package.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A GGUF file, package:NAME/FILE for one inside a Python package, or a folder: Hugging Face's with "
+            "pytorch_model.bin, or Meta's with params.json.",
+        ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for config, safetensors and tokenizer.")],
 ) -> None:
-    """Turn a GGUF file into a Hugging Face folder that model.name_or_path can name."""
+    """Turn weights in another form into a Hugging Face folder that model.name_or_path can name.
+
+    Files of torch are read with weights_only: nothing in them is run. They need the package torch.
+    """
     from podium.parallel.runtime import configure
 
     configure()

@@ -26,6 +26,7 @@ FIXED_CLOCK = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PROBE = "Zq7"
+CUTTING_PROBE = "In 1969, who  walked\ton the Moon's  far side? Réponds: 漢字 — 12345!\n\n(x**2) "
 # A continuation is encoded behind one of these, where the tokenizer would otherwise put a word start before it.
 ANCHORS = ("\n", "x", "0", ".")
 
@@ -50,7 +51,8 @@ class Tokenizer:
     `pad_id` is never one of `eos_ids`: padding must not look like an end. `eos_ids` are all tokens that end a reply:
     the tokenizer's own, the template's end of turn, and those of generation_config.json. `end_id` is the one that
     `encode_response` writes. A prompt and its response are encoded apart, since generation meets them apart: no token
-    ever spans the boundary.
+    ever spans the boundary. `apart`: they are two texts, as an encoder-decoder reads them: a prompt keeps the end that
+    the tokenizer writes behind a text, and a response begins as a text does; else the response goes on from the prompt.
     """
 
     hf: Any = field(repr=False)
@@ -59,6 +61,7 @@ class Tokenizer:
     eos_ids: tuple[int, ...]
     end_id: int
     turn: Turn
+    apart: bool = False
 
     @property
     def vocab_size(self) -> int:
@@ -79,7 +82,7 @@ class Tokenizer:
         if self.has_template:
             return _encode(self.hf, self._rendered(messages) + self.turn.opening)
         ids = [int(token) for token in self.hf("\n\n".join(turn["content"] for turn in messages)).input_ids]
-        return ids[:-1] if ids[-1:] == [self.end_id] else ids
+        return ids[:-1] if ids[-1:] == [self.end_id] and not self.apart else ids
 
     def encode_response(self, text: str, *, end: bool = True) -> list[int]:
         """Return the reply as the template writes an assistant's turn, by default with the token that ends it."""
@@ -91,11 +94,19 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of a reply without its control tokens."""
         kept = [int(token) for token in ids if int(token) not in self._control_ids]
-        if not self._adds_word_start:
+        if self.apart or not self._adds_word_start:
             return str(self.hf.decode(kept))
         # The decoder takes a space off the start, for the word start that encoding a whole text puts there.
         anchor = _encode(self.hf, ANCHORS[0])
         return str(self.hf.decode([*anchor, *kept]))[len(str(self.hf.decode(anchor))) :]
+
+    def same_as(self, other: Tokenizer) -> bool:
+        """Say whether both give the same ids for every conversation, so that one's ids mean the same to the other."""
+        ours, theirs = (
+            (each.hf.get_vocab(), each.hf.chat_template, each.apart, each.end_id, each.turn) for each in (self, other)
+        )
+        # Where vocabularies are equal, the rules by which texts are cut may still differ.
+        return ours == theirs and _encode(self.hf, CUTTING_PROBE) == _encode(other.hf, CUTTING_PROBE)
 
     def control_token_in(self, text: str) -> str | None:
         """Return a control token that the text spells out, which would end or forge a turn; None if there is none."""
@@ -140,7 +151,7 @@ class Tokenizer:
         return str(first).startswith("▁")
 
     def _encode_continuation(self, text: str) -> list[int]:
-        if not self._adds_word_start:
+        if self.apart or not self._adds_word_start:
             return _encode(self.hf, text)
         for anchor in ANCHORS:
             before, ids = _encode(self.hf, anchor), _encode(self.hf, anchor + text)
@@ -149,8 +160,8 @@ class Tokenizer:
         return _encode(self.hf, text)
 
 
-def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokenizer:
-    """Load the tokenizer of a model folder, or of a model that transformers has by name.
+def load_tokenizer(folder: str | Path, *, revision: str | None = None, apart: bool = False) -> Tokenizer:
+    """Load the tokenizer of a model folder, or of a model that transformers has by name; `apart` as in Tokenizer.
 
     Raises UserError where there is none, where it names no end, or where its template does not go on from a prompt.
     """
@@ -163,7 +174,8 @@ def load_tokenizer(folder: str | Path, *, revision: str | None = None) -> Tokeni
     turn, end_token = _probe_turn(hf, name) if hf.chat_template else (RAW_TURN, None)
     end_id = int(hf.eos_token_id if end_token is None else hf.convert_tokens_to_ids(end_token))
     eos_ids = tuple(sorted({end_id, int(hf.eos_token_id), *_generation_eos(path, len(hf))}))
-    return Tokenizer(hf=hf, name=name, pad_id=_pad_id(hf, eos_ids), eos_ids=eos_ids, end_id=end_id, turn=turn)
+    pad_id = _pad_id(hf, eos_ids)
+    return Tokenizer(hf=hf, name=name, pad_id=pad_id, eos_ids=eos_ids, end_id=end_id, turn=turn, apart=apart)
 
 
 def _check_place(name: str, path: Path) -> None:

@@ -5,25 +5,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from podium.models.bundle import Model, Role
-    from podium.models.config import RopeScaling, TransformerConfig
+    from podium.models.config import EncoderDecoderConfig, ModelConfig, RopeScaling, TransformerConfig
     from podium.models.exporting import export
-    from podium.models.gguf_import import import_weights
+    from podium.models.importing import import_weights
     from podium.models.loading import load
     from podium.models.lora import LoraSpec
     from podium.models.saving import save
 
-__all__ = ["LoraSpec", "Model", "Role", "RopeScaling", "TransformerConfig", "export", "import_weights", "load", "save"]
+__all__ = [
+    "EncoderDecoderConfig",
+    "LoraSpec",
+    "Model",
+    "ModelConfig",
+    "Role",
+    "RopeScaling",
+    "TransformerConfig",
+    "export",
+    "import_weights",
+    "load",
+    "save",
+]
 
 # Fetched on first use: who wants a config does not wait for JAX. No module is called like a function of this package,
 # because importing a submodule would put it in the function's place.
 _HOMES = {
+    "EncoderDecoderConfig": "config",
     "LoraSpec": "lora",
     "Model": "bundle",
+    "ModelConfig": "config",
     "Role": "bundle",
     "RopeScaling": "config",
     "TransformerConfig": "config",
     "export": "exporting",
-    "import_weights": "gguf_import",
+    "import_weights": "importing",
     "load": "loading",
     "save": "saving",
 }

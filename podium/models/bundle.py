@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from podium.models.config import TransformerConfig
+from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Model:
     metadata: JSON-able; "generation_config" holds the content of the source's generation_config.json.
     """
 
-    config: TransformerConfig
+    config: ModelConfig
     params: Tree
     tokenizer: "Tokenizer"
     role: Role = "policy"

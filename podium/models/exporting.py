@@ -8,11 +8,12 @@ import numpy as np
 
 from podium.errors import UserError
 from podium.models.bundle import Model, Tree
+from podium.models.loading import WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
 from podium.models.saving import generation_config, token_ids, write_json
-from podium.models.weights.config_json import config_json, read_json
-from podium.models.weights.layout import PEFT_PREFIX, Leaf, adapter_leaves, leaves, tree_get
-from podium.models.weights.reading import SCORE
+from podium.models.weights.config_json import classifier_of, config_json, read_json
+from podium.models.weights.layout import Leaf, adapter_leaves, leaves, tree_get
+from podium.models.weights.names import PEFT_PREFIX, SCORE
 from podium.models.weights.staging import staged
 from podium.models.weights.writing import MAX_SHARD_BYTES, Tensor, tree_tensors, write_checkpoint, write_safetensors
 
@@ -40,6 +41,8 @@ def export(
         raise UserError("export: a critic has no use outside of training; name a policy or a reward model")
     if model.role == "reward" and model.head is None:
         raise UserError("export: this reward model has no head; train it first")
+    if model.role == "reward":
+        classifier_of(model.config)
     with staged(folder, replaces=_STALE) as temporary:
         if format == "adapter":
             _write_adapter(model, temporary, dtype)
@@ -74,9 +77,9 @@ def _merged(model: Model, leaf: Leaf, layer: int) -> np.ndarray:
     values = np.asarray(array[layer] if leaf.layers else array)
     lora = model.lora
     if lora and leaf.layers and leaf.path[-1] == "kernel" and lora.rank(leaf.path[-2]):
-        index = layer - lora.first_layer(model.config.layers)
+        module: Tree = tree_get(model.adapter, leaf.path[:-1])
+        index = layer - (leaf.layers - module["lora_a"].shape[0])
         if index >= 0:
-            module: Tree = tree_get(model.adapter, leaf.path[:-1])
             low, high = (np.asarray(module[name][index]) for name in ("lora_a", "lora_b"))
             values = values + np.float32(lora.scale) * np.tensordot(low, high, axes=1)
     return leaf.to_file(values)
@@ -85,11 +88,17 @@ def _merged(model: Model, leaf: Leaf, layer: int) -> np.ndarray:
 def _write_adapter(model: Model, folder: Path, dtype: str) -> None:
     if model.lora is None:
         raise UserError("export.format: this model has no adapter, it was trained in full; write merged")
+    if WHOLE in model.metadata:
+        # PEFT would wrap modules of the other parts that have the same names.
+        raise UserError(
+            f"export.format: the adapter is that of a part of a {model.metadata[WHOLE]} model, and would be loaded on "
+            "top of the whole; write merged"
+        )
     tensors = tree_tensors(model.adapter, adapter_leaves(model.config, model.lora))
     if _scores(model):
         tensors.append(_score(model, PEFT_PREFIX + SCORE))
     write_safetensors(folder / ADAPTER_WEIGHTS, tensors, dtype)
-    options = adapter_config(model.lora, model.config.layers, model.base, head=_scores(model))
+    options = adapter_config(model.lora, model.config, model.base, head=_scores(model))
     write_json(folder / ADAPTER_CONFIG, options)
     if not _scores(model):
         write_json(folder / "generation_config.json", generation_config(model))

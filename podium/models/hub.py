@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from podium.errors import UserError
+from podium.models.weights.digests import READ, SUMS, verify
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Everything but weights of other formats, which may be pickles and are never read.
-_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
+_PATTERNS = (*READ, SUMS)
 
 
-def find_folder(name: str, revision: str | None) -> Path:
-    """Give the local folder of a model; one from a URI or the Hub is copied here once.
+def find_folder(name: str, revision: str | None, *, weights: bool = True) -> Path:
+    """Give the local folder of a model; one from a URI or the Hub is copied here once, without `weights` all but those.
 
-    Raises UserError when there is no such folder, and none can be fetched.
+    Where it holds a SHA256SUMS and weights are wanted, the files named there are hashed. Raises UserError when there is
+    no such folder, none can be fetched, or a digest differs.
     """
+    folder = _find(name, revision, _PATTERNS if weights else tuple(set(_PATTERNS) - {"*.safetensors"}))
+    if weights:
+        verify(folder)
+    return folder
+
+
+def _find(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     if "://" in name:
-        return _copy(name)
+        return _copy(name, patterns)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -28,15 +37,15 @@ def find_folder(name: str, revision: str | None) -> Path:
         raise UserError(f"{name}: is a file; write a model folder (`podium import-weights` makes one of a .gguf file)")
     if path.is_absolute() or name.startswith((".", "~")) or not _HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: no such model folder; write the path of a folder with config.json and safetensors")
-    return _fetch(name, revision)
+    return _fetch(name, revision, patterns)
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=sorted(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -45,7 +54,7 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from None
 
 
-def _copy(uri: str) -> Path:
+def _copy(uri: str, patterns: tuple[str, ...]) -> Path:
     """Copy a folder from object storage to the cache, under a name that changes with the folder's files."""
     import fsspec
 
@@ -57,7 +66,7 @@ def _copy(uri: str) -> Path:
         wanted = {
             path.removeprefix(root).lstrip("/"): info
             for path, info in found.items()
-            if any(fnmatch.fnmatch(path.rpartition("/")[2], pattern) for pattern in _PATTERNS)
+            if any(fnmatch.fnmatch(path.rpartition("/")[2], pattern) for pattern in patterns)
         }
         if "config.json" not in wanted and "adapter_config.json" not in wanted:
             raise UserError(f"{uri}: no model folder there (it has no config.json); write the URI of one")

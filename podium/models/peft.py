@@ -5,26 +5,34 @@ from pathlib import Path
 from typing import Any
 
 from podium.errors import UserError
+from podium.models.config import EncoderDecoderConfig, ModelConfig
 from podium.models.lora import LoraSpec
+from podium.models.weights.names import layers_pattern, module_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Options of PEFT under which an adapter computes something else than (alpha / r) B A x.
-_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_pattern")
+_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
 
 
-def adapter_config(lora: LoraSpec, layers: int, base: str, *, head: bool) -> dict[str, Any]:
-    """Give the content of adapter_config.json for a model of so many layers; with a head it is a classifier's."""
+def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool) -> dict[str, Any]:
+    """Give the content of adapter_config.json; with a head it is a classifier's.
+
+    Raises UserError for a choice of layers that the format has no words for.
+    """
+    layers, names = _layers(config, lora.layers is not None), module_names(config)
     first = lora.first_layer(layers)
+    language = "SEQ_2_SEQ_LM" if isinstance(config, EncoderDecoderConfig) else "CAUSAL_LM"
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if head else language,
         "base_model_name_or_path": base,
         "r": lora.r,
         "lora_alpha": lora.alpha,
-        "target_modules": list(lora.target_modules),
+        "target_modules": [names[name] for name in lora.target_modules if name in names],
         "layers_to_transform": list(range(first, layers)) if first else None,
+        "layers_pattern": layers_pattern(config) if first else None,
         "modules_to_save": ["score"] if head else None,
         "lora_dropout": 0.0,
         "bias": "none",
@@ -36,8 +44,20 @@ def adapter_config(lora: LoraSpec, layers: int, base: str, *, head: bool) -> dic
     }
 
 
-def parse_adapter_config(raw: Mapping[str, Any], layers: int, source: Path) -> LoraSpec:
-    """Read the options of an adapter for a model of so many layers; raises UserError for one we do not follow."""
+def _layers(config: ModelConfig, chosen: bool) -> int:
+    """Count the layers of each stack. Layers can only be chosen by number, alike in all stacks."""
+    if not isinstance(config, EncoderDecoderConfig) or config.encoder_only:
+        return config.layers
+    if chosen and config.encoder_layers != config.decoder_layers:
+        raise UserError(
+            f"lora.layers: the encoder has {config.encoder_layers} layers, the decoder {config.decoder_layers}, and an "
+            "adapter's file cannot choose layers of each; write null to adapt all"
+        )
+    return config.layers
+
+
+def parse_adapter_config(raw: Mapping[str, Any], config: ModelConfig, source: Path) -> LoraSpec:
+    """Read the options of an adapter for a model; raises UserError for one we do not follow."""
     if raw.get("peft_type") != "LORA":
         raise UserError(f"{source}: peft_type {raw.get('peft_type')!r} is not supported; use a LORA adapter")
     for key in _MUST_BE_OFF:
@@ -45,14 +65,21 @@ def parse_adapter_config(raw: Mapping[str, Any], layers: int, source: Path) -> L
             raise UserError(f"{source}: {key}={raw[key]!r} is not supported; use an adapter trained without it")
     if raw.get("bias", "none") != "none":
         raise UserError(f"{source}: bias={raw['bias']!r} is not supported; use an adapter with bias none")
+    if raw.get("layers_pattern") not in (None, [], layers_pattern(config), [layers_pattern(config)]):
+        raise UserError(f"{source}: layers_pattern={raw['layers_pattern']!r} is not supported; remove it")
     targets = raw.get("target_modules")
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if not isinstance(targets, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise UserError(f"{source}: needs r, lora_alpha and a list target_modules; write all three")
+    ours = {theirs: name for name, theirs in module_names(config).items()}
+    unknown = [name for name in targets if name not in ours]
+    if unknown:
+        raise UserError(f"{source}: target_modules has {unknown[0]}; write modules out of {', '.join(ours)}")
     chosen = raw.get("layers_to_transform")
+    layers = _layers(config, chosen is not None)
     if chosen is not None and (not chosen or sorted(chosen) != list(range(layers - len(chosen), layers))):
         raise UserError(
             f"{source}: layers_to_transform={chosen} is not supported for {layers} layers; "
             "use an adapter on all layers or on the last ones"
         )
-    return LoraSpec(rank, alpha, tuple(targets), len(chosen) if chosen is not None else None)
+    return LoraSpec(rank, alpha, tuple(ours[name] for name in targets), len(chosen) if chosen is not None else None)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from podium.models.bundle import Model
-from podium.models.loading import FORMAT, HEAD_WEIGHTS, MANIFEST
+from podium.models.config import EncoderDecoderConfig
+from podium.models.loading import FORMAT, HEAD_WEIGHTS, MANIFEST, WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
 from podium.models.weights.config_json import config_json
 from podium.models.weights.layout import adapter_leaves, leaves
@@ -47,7 +48,7 @@ def _write_adapter(model: Model, folder: Path) -> None:
         raise ValueError("an adapter is saved without its base: give the model base and base_digest")
     tensors = tree_tensors(model.adapter, adapter_leaves(model.config, model.lora))
     write_safetensors(folder / ADAPTER_WEIGHTS, tensors)
-    write_json(folder / ADAPTER_CONFIG, adapter_config(model.lora, model.config.layers, model.base, head=False))
+    write_json(folder / ADAPTER_CONFIG, adapter_config(model.lora, model.config, model.base, head=False))
 
 
 def write_head(head: dict[str, Any], folder: Path) -> None:
@@ -65,20 +66,26 @@ def _manifest(model: Model) -> dict[str, Any]:
         "gain": float(model.gain),
         "bias": float(model.bias),
         "lora": lora and vars(lora),
+        "encoder_only": isinstance(model.config, EncoderDecoderConfig) and model.config.encoder_only,
         "base": model.base,
         "base_digest": model.base_digest,
-        "metadata": model.metadata,
+        # Weights that are saved in full are no part of anything else any more.
+        "metadata": {name: value for name, value in model.metadata.items() if lora or name != WHOLE},
     }
 
 
 def token_ids(model: Model) -> dict[str, Any]:
-    """Give the special token ids as transformers and servers read them: one end or a list, a pad that is no end."""
+    """Give the special token ids as transformers and servers read them: one end or a list, a pad that is no end.
+
+    And the token that a decoder reads first, where it has a prompt of its own.
+    """
     tokenizer = model.tokenizer
     ends = list(tokenizer.eos_ids)
     found: dict[str, Any] = {"bos_token_id": tokenizer.hf.bos_token_id}
     found["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     # A pad beyond the embedding is ours alone: transformers would index the embedding with it.
     found["pad_token_id"] = tokenizer.pad_id if tokenizer.pad_id < model.config.vocab_size else None
+    found["decoder_start_token_id"] = model.config.lead[0] if model.config.lead else None
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 

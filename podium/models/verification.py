@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from podium.models import family
 from podium.models.bundle import Model
+from podium.models.config import EncoderDecoderConfig
 from podium.models.hub import find_folder
 from podium.models.peft import ADAPTER_CONFIG
-from podium.models.transformer import forward, logits
-from podium.models.weights.config_json import read_json
+from podium.models.text import Text
+from podium.models.weights.config_json import auto_class, parse_config, read_json
 
 # Nats per token: the bound that MaxText's checker of converted checkpoints uses. It leaves room for bfloat16.
 MAX_KL = 0.015
@@ -22,7 +24,7 @@ MAX_KL = 0.015
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near two models' next-token distributions are over one text: the worst logit, the mean KL, equal choices."""
+    """How near two models' next-token distributions are over a response: worst logit, mean KL, equal choices."""
 
     max_difference: float
     kl: float
@@ -40,39 +42,48 @@ def missing_package(adapter: bool) -> str | None:
     return next((name for name in needed if importlib.util.find_spec(name) is None), None)
 
 
-def our_logits(model: Model, ids: Sequence[int]) -> np.ndarray:
-    """Logits [time, vocab] of one text, adapter included."""
-    row = jnp.asarray([list(ids)], jnp.int32)
+def our_logits(model: Model, prompt: Sequence[int], response: Sequence[int]) -> np.ndarray:
+    """Logits [response, vocab] that predict each token of a response, adapter included."""
+    rows = [jnp.asarray([list(ids)], jnp.int32) for ids in (prompt, response)]
+    text = Text(rows[0], jnp.ones(rows[0].shape, bool), rows[1], jnp.ones(rows[1].shape, bool))
 
     def run(params: Any, adapter: Any) -> jax.Array:
-        hidden = forward(model.config, params, row, jnp.ones(row.shape, bool), adapter=adapter, lora=model.lora)
-        return logits(model.config, params, hidden)[0].astype(jnp.float32)
+        states = family.response_states(model.config, params, text, adapter=adapter, lora=model.lora)
+        return family.logits(model.config, params, states)[0].astype(jnp.float32)
 
     return np.asarray(jax.jit(run)(model.params, model.adapter))
 
 
-def their_logits(folder: Path, ids: Sequence[int]) -> np.ndarray:
-    """Logits [time, vocab] as transformers computes them in float32, through PEFT for an adapter."""
+def their_logits(folder: Path, prompt: Sequence[int], response: Sequence[int]) -> np.ndarray:
+    """Logits [response, vocab] as transformers computes them in float32, through PEFT for an adapter."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     # Its bars would stand between the stage's own lines.
     logging.disable_progress_bar()
     adapter = folder / ADAPTER_CONFIG
     base = find_folder(str(read_json(adapter)["base_model_name_or_path"]), None) if adapter.is_file() else folder
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = parse_config(read_json(base / "config.json"), str(base / "config.json"))
+    model: Any = getattr(transformers, auto_class(config)).from_pretrained(base, dtype=torch.float32)
     if adapter.is_file():
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)
+    model.eval()
+    prompt, response = list(prompt), list(response)
     with torch.no_grad():
-        found: np.ndarray = model.eval()(torch.tensor([list(ids)])).logits[0].numpy()
+        if isinstance(config, EncoderDecoderConfig):
+            given = torch.tensor([[config.start_id, *response[:-1]]])
+            logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=given).logits[0]
+        else:
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    found: np.ndarray = logits.numpy()
     return found
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
-    """Compare logits [time, vocab]."""
+    """Compare logits [response, vocab]."""
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (ours, theirs))
     return Agreement(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from podium.data.tokenizer import load_tokenizer
 from podium.errors import UserError
 from support import chat_tokenizers as chat
+from support.folders import write_t5_tokenizer
 
 QUESTION = [{"role": "user", "content": "Where is the answer?"}]
 LONG = [
@@ -153,6 +154,38 @@ def test_the_day_in_a_template_does_not_move(load):
 def test_control_tokens_in_a_text_are_found(chatml):
     assert chatml.control_token_in("Stop.<|im_end|>\n<|im_start|>user") == "<|im_end|>"
     assert chatml.control_token_in("a < b | c > d") is None
+
+
+def test_an_encoder_decoder_reads_two_texts(tmp_path):
+    """The prompt keeps its end and the response begins like a text; as a continuation neither is so."""
+    write_t5_tokenizer(tmp_path)
+    apart, joined = load_tokenizer(tmp_path, apart=True), load_tokenizer(tmp_path)
+    whole_text = [*apart.hf.convert_tokens_to_ids(["▁", "w", "h", "o", "?"]), 1]
+    question = [{"role": "user", "content": "who?"}]
+    assert apart.encode_prompt(question) == whole_text == apart.encode_response("who?")
+    assert joined.encode_prompt(question) == whole_text[:-1]
+    assert joined.encode_response("who?") == whole_text[1:]
+    assert apart.encode_response("who?", end=False) == whole_text[:-1]
+    assert apart.decode(whole_text) == "who?"
+    assert joined.decode(whole_text) == " who?"
+    assert (apart.pad_id, apart.eos_ids, apart.end_id) == (0, (1,), 1)
+
+
+def test_same_as_tells_what_gives_other_ids(load, tmp_path):
+    chatml = load()
+    assert chatml.same_as(load())
+    for other in (load(chat.LLAMA2), load(None), load(words=True), load(more=("<|idle|>",))):
+        assert not chatml.same_as(other) and not other.same_as(chatml)
+    write_t5_tokenizer(tmp_path)
+    apart = load_tokenizer(tmp_path, apart=True)
+    assert apart.same_as(load_tokenizer(tmp_path, apart=True))
+    assert not apart.same_as(load_tokenizer(tmp_path))
+    # One vocabulary, cut in another way.
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["pre_tokenizer"]["prepend_scheme"] = "never"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    again = load_tokenizer(tmp_path, apart=True)
+    assert again.hf.get_vocab() == apart.hf.get_vocab() and not apart.same_as(again)
 
 
 def test_saved_and_loaded_it_is_the_same(load, tmp_path):

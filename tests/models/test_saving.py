@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from podium.errors import UserError
 from podium.models import LoraSpec, Model, load, save
-from podium.models.transformer import abstract_params
+from podium.models.family import abstract_params
 from podium.parallel.mesh import make_mesh
-from support.folders import change_json, change_tensors, write_folder
+from support.folders import change_json, change_tensors, write_folder, write_t5_folder
 
 LORA = LoraSpec(3, 7.0, ("q_proj", "o_proj", "down_proj"))
 
@@ -58,6 +58,72 @@ def test_gives_back_the_same_bits(role: str, lora: LoraSpec | None, tmp_path: Pa
         assert (again.base, again.base_digest) == (model.base, model.base_digest)
         assert not list((tmp_path / "saved").glob("model*"))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("part", ["policy", "reward", "encoder alone"])
+@pytest.mark.parametrize("lora", [None, LORA, LoraSpec(2, 4.0, layers=1)], ids=["full", "adapter", "last layers"])
+def test_gives_back_the_same_bits_of_a_t5(part: str, lora: LoraSpec | None, tmp_path: Path) -> None:
+    role, alone = ("policy" if part == "policy" else "reward"), part == "encoder alone"
+    base = load(write_t5_folder(tmp_path / "base", num_decoder_layers=2), role=role, encoder_only=alone)
+    assert ("decoder" in base.params, "lm_head" in base.params) == (not alone, not alone)
+    model = adapted(base, lora) if lora else base
+    model = model if part == "policy" else with_head(model, role)
+    again = load(save(model, tmp_path / "saved"), role=role)
+    same_bits(again.params, model.params)
+    same_bits(again.adapter, model.adapter)
+    same_bits(again.head, model.head)
+    kept = ("config", "lora", "gain", "bias", "role", "metadata")
+    assert [getattr(again, name) for name in kept] == [getattr(model, name) for name in kept]
+    assert again.tokenizer.same_as(model.tokenizer) and again.tokenizer.apart
+
+
+def test_the_encoder_of_a_saved_model_can_be_used_alone(tmp_path: Path) -> None:
+    """As a reward model that starts from a tuned policy, with its adapter."""
+    base = load(write_t5_folder(tmp_path / "base"))
+    policy = adapted(base)
+    save(policy, tmp_path / "saved")
+    alone = load(tmp_path / "saved", role="reward", encoder_only=True)
+    same_bits(alone.params, {name: policy.params[name] for name in ("embedder", "encoder")})
+    same_bits(alone.adapter, {"encoder": policy.adapter["encoder"]})
+    shared = load(tmp_path / "saved", role="reward", encoder_only=True, shared=base)
+    assert shared.params["encoder"] is base.params["encoder"] and "decoder" not in shared.params
+    # And not the other way round: what lacks a decoder lends none.
+    whole = load(tmp_path / "saved", shared=alone)
+    same_bits(whole.params, policy.params)
+
+
+def test_an_encoder_alone_is_a_reward_model_and_nothing_else(tmp_path: Path) -> None:
+    folder = write_t5_folder(tmp_path / "base")
+    with pytest.raises(UserError, match="an encoder alone gives scores, but is no policy"):
+        load(folder, encoder_only=True)
+    save(with_head(load(folder, role="reward", encoder_only=True)), tmp_path / "saved")
+    with pytest.raises(UserError, match="but is no critic"):
+        load(tmp_path / "saved", role="critic")
+    with pytest.raises(UserError, match=r"is a decoder-only model \(llama\) and has no encoder"):
+        load(write_folder(tmp_path / "llama"), role="reward", encoder_only=True)
+
+
+def test_layers_cannot_be_chosen_where_stacks_differ_in_depth(tmp_path: Path) -> None:
+    model = adapted(load(write_t5_folder(tmp_path / "base")), LoraSpec(2, 4.0, layers=1))
+    with pytest.raises(UserError, match=r"lora\.layers: the encoder has 2 layers, the decoder 3"):
+        save(model, tmp_path / "saved")
+    # The encoder alone is one stack.
+    alone = load(tmp_path / "base", role="reward", encoder_only=True)
+    save(adapted(alone, LoraSpec(2, 4.0, layers=1)), tmp_path / "saved")
+    assert load(tmp_path / "saved", role="reward").lora == LoraSpec(2, 4.0, layers=1)
+
+
+def test_the_adapter_of_an_ungated_t5_names_what_there_is(tmp_path: Path) -> None:
+    folder = write_t5_folder(tmp_path / "base", feed_forward_proj="relu", num_decoder_layers=2)
+    saved = save(adapted(load(folder), LoraSpec(2, 4.0, layers=1)), tmp_path / "saved")
+    content = json.loads((saved / "adapter_config.json").read_text())
+    assert content["target_modules"] == ["q", "k", "v", "o", "wi", "wo"]
+    assert (content["task_type"], content["layers_to_transform"], content["layers_pattern"]) == (
+        "SEQ_2_SEQ_LM",
+        [1],
+        "block",
+    )
+    assert "gate_proj" not in load(saved).lora.target_modules
 
 
 def test_a_spread_adapter_is_saved_and_loaded_in_slices(tmp_path: Path) -> None:
@@ -146,6 +212,7 @@ def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
         ("adapter_config.json", {"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ("adapter_config.json", {"peft_type": "IA3"}, "peft_type 'IA3'"),
         ("adapter_config.json", {"bias": "all"}, "bias='all'"),
+        ("adapter_config.json", {"layers_pattern": "block"}, "layers_pattern='block'"),
         ("adapter_config.json", {"r": None}, "needs r, lora_alpha"),
         ("adapter_config.json", {"target_modules": ["lm_head"]}, "lm_head"),
         ("adapter_config.json", {"layers_to_transform": [0]}, r"layers_to_transform=\[0\] is not supported for 2"),

@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 
 from podium.models import LoraSpec, Model, export, load
+from podium.models.family import abstract_params, logits
 from podium.models.heads import apply_head, last_token
-from podium.models.transformer import abstract_params, forward, logits
-from support.folders import write_folder
+from podium.models.transformer import forward
+from podium.models.weights.config_json import auto_class
+from support.comparison import runner, their_logits
+from support.folders import FAMILIES, T5_CONFIG, write_family_folder, write_folder, write_tokenizer
 
 LORA = LoraSpec(3, 7.0)
+LAST = LoraSpec(2, 1.0, ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj"), layers=1)
 IDS = np.random.default_rng(5).integers(0, 256, (2, 12))
 
 
 def model_of(folder: Path, lora: LoraSpec | None = LORA, **options: Any) -> Model:
     model = load(write_folder(folder, **options))
-    if lora is None:
-        return model
+    return model if lora is None else adapted(model, lora)
+
+
+def adapted(model: Model, lora: LoraSpec) -> Model:
     rng = np.random.default_rng(1)
     shapes = abstract_params(model.config, lora)[1]
     adapter = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), shapes)
@@ -29,7 +35,10 @@ def model_of(folder: Path, lora: LoraSpec | None = LORA, **options: Any) -> Mode
 
 
 def reward_of(folder: Path, **options: Any) -> Model:
-    model = model_of(folder, **options)
+    return with_head(model_of(folder, **options))
+
+
+def with_head(model: Model) -> Model:
     kernel = 0.2 * jax.random.normal(jax.random.key(3), (model.config.embed,))
     return model.replace(role="reward", head={"kernel": kernel, "bias": jnp.float32(0.3)}, gain=-1.7, bias=0.4)
 
@@ -83,7 +92,6 @@ def test_merged(tied: bool, lora: LoraSpec | None, tmp_path: Path, torch: Any) -
             }
         },
         {"head_dim": 10, "rope_theta": 777.0, "rms_norm_eps": 0.01},
-        {"model_type": "mistral", "sliding_window": 128},
     ],
 )
 def test_options_survive(options: dict[str, Any], tmp_path: Path, torch: Any) -> None:
@@ -170,3 +178,61 @@ def test_reward_adapter_in_peft(tmp_path: Path, torch: Any, peft: Any) -> None:
     found = run(torch, peft.PeftModel.from_pretrained(base, folder))[:, 0]
     expected = rewards(model, IDS, np.ones_like(IDS))
     np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=5e-5)
+
+
+ROW = [int(token) for token in IDS[0] % 90], [int(token) for token in IDS[1] % 90]
+MODELS = {name: (config, LORA) for name, config in FAMILIES.items() if name != "llama"}
+# Of stacks of one depth the last layers may be adapted alone.
+MODELS["t5, last layers"] = (T5_CONFIG | {"num_decoder_layers": 2}, LAST)
+MODELS["gemma2, last layer"] = (FAMILIES["gemma2"], LAST)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_family_merged_and_as_an_adapter(name: str, tmp_path: Path, torch: Any, peft: Any) -> None:
+    config, lora = MODELS[name]
+    model = adapted(load(write_family_folder(tmp_path / "base", config)), lora)
+    expected = runner(model, len(ROW[0]), len(ROW[1]))([ROW])[0]
+    kind = auto_class(model.config).removeprefix("AutoModelFor")
+    merged = theirs(torch, kind, export(model, tmp_path / "merged")).eval()
+    np.testing.assert_allclose(their_logits(torch, merged, *ROW), expected, rtol=0, atol=1e-4)
+    base = theirs(torch, kind, tmp_path / "base").eval()
+    plain = their_logits(torch, base, *ROW)
+    on_top = peft.PeftModel.from_pretrained(base, export(model, tmp_path / "adapter", format="adapter")).eval()
+    assert np.abs(their_logits(torch, on_top, *ROW) - plain).max() > 0.1, "the adapter has no effect"
+    np.testing.assert_allclose(their_logits(torch, on_top, *ROW), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma", "gemma3_text"])
+def test_reward_models_of_other_families_are_classifiers_too(name: str, tmp_path: Path, torch: Any) -> None:
+    base = load(write_family_folder(tmp_path / "base", FAMILIES[name]))
+    model = with_head(base)
+    classifier = theirs(torch, "SequenceClassification", export(model, tmp_path / "out"))
+    found = run(torch, classifier)[:, 0]
+    expected = rewards(model, IDS, np.ones_like(IDS))
+    np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=5e-5)
+
+
+def test_the_text_model_of_a_multimodal_gemma3(tmp_path: Path, torch: Any) -> None:
+    """From the folder that transformers writes, vision tower and all."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    # Transformers caps the logits of the text model alone; no published model has a cap.
+    without = ("model_type", "final_logit_softcapping")
+    text = {name: value for name, value in FAMILIES["gemma3_text"].items() if name not in without}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    sizes = {"image_size": 28, "patch_size": 14}
+    whole = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision | sizes, mm_tokens_per_image=4)
+    )
+    with torch.no_grad():
+        for name, value in whole.named_parameters():
+            value.copy_(torch.randn_like(value) * 0.15 + ("norm" in name))
+    whole.save_pretrained(tmp_path / "base")
+    write_tokenizer(tmp_path / "base")
+    model = load(tmp_path / "base")
+    found = runner(model, len(ROW[0]), len(ROW[1]))([ROW])[0]
+    np.testing.assert_allclose(found, their_logits(torch, whole.eval(), *ROW), rtol=0, atol=5e-5)
+    exported = theirs(torch, "CausalLM", export(model, tmp_path / "out"))
+    assert exported.config.model_type == "gemma3_text"
+    np.testing.assert_allclose(their_logits(torch, exported.eval(), *ROW), found, rtol=0, atol=5e-5)

@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from podium.models import Model, load
-from podium.models.transformer import decode_step, forward, logits, prefill
+from support.comparison import continue_greedily, their_continuation, their_logits
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -30,27 +28,14 @@ def package_folder() -> str:
     return next(iter(spec.submodule_search_locations))
 
 
-def compare(model: Model, theirs: Any, torch: Any, ids: list[int]) -> float:
-    """Return the largest difference of the logits of one text."""
-    row = jnp.asarray([ids], jnp.int32)
-    hidden = jax.jit(forward, static_argnums=0)(model.config, model.params, row, jnp.ones(row.shape, bool))
-    found = logits(model.config, model.params, hidden)
-    with torch.no_grad():
-        return float(np.abs(np.asarray(found) - theirs(torch.tensor([ids])).logits.numpy()).max())
-
-
-def continue_greedily(model: Model, ids: list[int], tokens: int) -> list[int]:
-    row = jnp.asarray([ids], jnp.int32)
-    width, slots = len(ids), len(ids) + tokens
-    start = jax.jit(prefill, static_argnums=0, static_argnames="slots")
-    hidden, caches, _ = start(model.config, model.params, row, jnp.ones(row.shape, bool), slots=slots)
-    step, last, found = jax.jit(decode_step, static_argnums=0), hidden[:, -1], []
-    for place in range(width, slots):
-        found.append(int(logits(model.config, model.params, last).argmax()))
-        filled = (jnp.arange(slots) <= place)[None, :]
-        at = {"slot": jnp.asarray(place), "filled": filled, "positions": jnp.asarray([place])}
-        last, caches, _ = step(model.config, model.params, jnp.asarray(found[-1:]), caches, **at)
-    return found
+def compare(model: Model, theirs: Any, torch: Any, prompt: list[int], tokens: int) -> list[int]:
+    """Check the continuation, token by token and logit by logit; returns it."""
+    told = their_continuation(torch, theirs, prompt, tokens)
+    ((found,), logits) = continue_greedily(model, [prompt], tokens)
+    assert found == told
+    # In float64 the true logits are 1e-4 from either side's.
+    np.testing.assert_allclose(logits[0], their_logits(torch, theirs, prompt, told), rtol=0, atol=2e-4)
+    return told
 
 
 def test_smollm2_equals_transformers_reading_of_the_same_gguf_file(smollm2: Path, torch: Any) -> None:
@@ -58,16 +43,11 @@ def test_smollm2_equals_transformers_reading_of_the_same_gguf_file(smollm2: Path
 
     theirs = AutoModelForCausalLM.from_pretrained(package_folder(), gguf_file=GGUF, dtype=torch.float32)
     model = load(smollm2)
-    ids = model.tokenizer.encode_prompt(QUESTION)
-    # In float64 the true logits are 1e-4 from either side's.
-    assert compare(model, theirs, torch, ids) < 2e-4
+    found = compare(model, theirs, torch, model.tokenizer.encode_prompt(QUESTION), 64)
     for name, values in theirs.model.layers[17].self_attn.state_dict().items():
         kernel = np.asarray(model.params["blocks"]["attention"][name.split(".")[0]]["kernel"][17])
         matrix = values.numpy().T if name.startswith("o") else values.numpy()
         assert np.array_equal(kernel.reshape(-1, 576) if name.startswith("o") else kernel.reshape(576, -1).T, matrix)
-    told = theirs.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist()
-    found = continue_greedily(model, ids, len(told))
-    assert found == told
     assert model.tokenizer.decode(found).strip().startswith("The capital of France is Paris")
 
 
@@ -114,6 +94,4 @@ def test_stories260k_equals_transformers(data_dir: Path, torch: Any) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model = load(folder)
     ids = model.tokenizer.encode_prompt([{"role": "user", "content": "Once upon a time, there was a little girl"}])
-    assert compare(model, theirs, torch, ids) < 5e-5
-    told = theirs.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
-    assert continue_greedily(model, ids, len(told)) == told
+    compare(model, theirs, torch, ids, 64)

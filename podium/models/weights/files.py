@@ -41,11 +41,7 @@ class TensorFiles:
             return cls((folder / file for file in listed.values()), listed)
         if (folder / SINGLE).is_file():
             return cls([folder / SINGLE])
-        legacy = sorted(path.name for pattern in ("*.bin", "*.gguf", "*.pt") for path in folder.glob(pattern))
-        hint = (
-            f"convert {legacy[0]} first, e.g. `podium import-weights`" if legacy else "write the path of a model folder"
-        )
-        raise UserError(f"{folder}: has no {SINGLE} and no {INDEX}; {hint}")
+        raise UserError(f"{folder}: has no {SINGLE} and no {INDEX}; {_hint(folder)}")
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.headers[self.where[name]][name]["shape"])
@@ -74,6 +70,14 @@ class TensorFiles:
         if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise UserError(f"{path}: tensor {name} holds NaN or infinity; use weights from before the run diverged")
         return values
+
+
+def _hint(folder: Path) -> str:
+    legacy = sorted(path for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in folder.glob(pattern))
+    if not legacy:
+        return "write the path of a model folder"
+    source = legacy[0] if legacy[0].suffix == ".gguf" else folder
+    return f"convert {legacy[0].name} first: `podium import-weights {source} NEW_FOLDER`"
 
 
 @contextmanager

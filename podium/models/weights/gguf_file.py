@@ -1,10 +1,11 @@
 """Read a GGUF file: sizes and options of the network, and its tensors as Hugging Face orders them."""
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gguf import GGUFReader, ReaderTensor
@@ -14,6 +15,7 @@ from podium.errors import UserError
 from podium.models.config import RopeScaling, TransformerConfig
 from podium.models.rope import inverse_frequencies
 from podium.models.weights.layout import file_shapes, leaves
+from podium.models.weights.rotary_rows import halves_from_pairs
 from podium.models.weights.writing import Tensor
 
 _NAMES = {
@@ -30,11 +32,40 @@ _NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_GEMMA3_NAMES = _NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+}
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_UNSUPPORTED = ("expert_count", "rope.scaling.attn_factor", "attention.scale", "attn_logit_softcapping")
+
+
+class Architecture(NamedTuple):
+    """How llama.cpp's converter writes a family.
+
+    family: its `model_type`; names: by our names; paired: rows of queries and keys stand in pairs, not in halves;
+    offset: what it adds to the scale of every norm; unsupported: options, besides those no family may have.
+    """
+
+    family: str
+    names: Mapping[str, str]
+    paired: bool = False
+    offset: float = 0.0
+    unsupported: tuple[str, ...] = ("attention.sliding_window", "final_logit_softcapping")
+
+
+_ARCHITECTURES = {
+    "llama": Architecture("llama", _NAMES, paired=True),
+    "qwen2": Architecture("qwen2", _NAMES),
+    "gemma3": Architecture("gemma3_text", _GEMMA3_NAMES, offset=1.0, unsupported=()),
+}
 
 
 class GgufFile:
-    """An opened GGUF file of the Llama family. Raises UserError for a broken file or another architecture."""
+    """An opened GGUF file. Raises UserError for a broken file or another architecture."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -45,8 +76,10 @@ class GgufFile:
         self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.fields.get("general.architecture"))
-        if self.architecture not in ("llama", "qwen2"):
-            raise UserError(f"{path}: architecture {self.architecture!r} is not supported; use llama or qwen2")
+        if self.architecture not in _ARCHITECTURES:
+            known = ", ".join(_ARCHITECTURES)
+            raise UserError(f"{path}: architecture {self.architecture!r} is not supported; use one of {known}")
+        self.form = _ARCHITECTURES[self.architecture]
 
     def _field(self, key: str, default: Any = None) -> Any:
         value = self.fields.get(f"{self.architecture}.{key}", default)
@@ -56,7 +89,7 @@ class GgufFile:
 
     def config(self) -> TransformerConfig:
         """Give the network's sizes and options; raises UserError for an option we do not follow."""
-        for key in ("expert_count", "attention.sliding_window", "rope.scaling.attn_factor", "attention.scale"):
+        for key in (*_UNSUPPORTED, *self.form.unsupported):
             if self._field(key, 0):
                 raise UserError(f"{self.path}: {self.architecture}.{key} is not supported; use another model")
         heads, embed = self._field("attention.head_count"), self._field("embedding_length")
@@ -82,8 +115,29 @@ class GgufFile:
             output_bias="blk.0.attn_output.bias" in self.tensors,
             mlp_bias="blk.0.ffn_up.bias" in self.tensors,
             rope_scaling=self._scaling(head_dim, theta),
-            family=self.architecture,
+            family=self.form.family,
+            **(self._gemma3(heads, embed) if self.architecture == "gemma3" else {}),
         )
+
+    def _gemma3(self, heads: int, embed: int) -> dict[str, Any]:
+        """Give what all Gemma 3 share and the file does not state, and which layers see a window alone."""
+        layers, window = self._field("block_count"), self._field("attention.sliding_window")
+        pattern = self._field("attention.sliding_window_pattern", 6)
+        slides = [(layer + 1) % pattern != 0 for layer in range(layers)] if isinstance(pattern, int) else pattern
+        # The 27B alone scales by the width per head, which is not the heads' own; its 62 layers tell it.
+        scale = (embed / heads) ** -0.5 if layers == 62 else None
+        sliding = {"sliding_window": window, "sliding_layers": tuple(bool(slide) for slide in slides)}
+        return {
+            "activation": "gelu_tanh",
+            "unit_offset": True,
+            "sandwich_norms": True,
+            "qk_norm": True,
+            "query_scale": scale,
+            "embedding_scale": math.sqrt(embed),
+            "logits_softcap": self.fields.get("gemma3.final_logit_softcapping"),
+            **(sliding if any(slides) else {}),
+            "local_rope_theta": _shortest(self._field("rope.freq_base_swa", 10000.0)),
+        }
 
     def _scaling(self, head_dim: int, theta: float) -> RopeScaling | None:
         kind = self._field("rope.scaling.type", "none")
@@ -114,52 +168,44 @@ class GgufFile:
         found = []
         expected = file_shapes(leaves(config))
         for name, shape in expected.items():
-            tensor = self.tensors.get(_gguf_name(name))
+            theirs = self._their_name(name)
+            tensor = self.tensors.get(theirs)
             if tensor is None:
-                raise UserError(f"{self.path}: tensor {_gguf_name(name)} is missing; fetch the file again")
+                raise UserError(f"{self.path}: tensor {theirs} is missing; fetch the file again")
             if tuple(int(size) for size in reversed(tensor.shape)) != shape:
                 raise UserError(
                     f"{self.path}: tensor {tensor.name} has shape {list(reversed(tensor.shape.tolist()))}, "
                     f"expected {list(shape)}; fetch the file again"
                 )
             heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2], 0)
-            pairs = heads if self.architecture == "llama" else 0
-            found.append(Tensor(name, shape, partial(_values, tensor, pairs, self.path)))
-        leftover = set(self.tensors) - {_gguf_name(name) for name in expected} - {"rope_freqs.weight"}
+            pairs = heads if self.form.paired else 0
+            offset = self.form.offset if theirs.endswith("norm.weight") else 0.0
+            found.append(Tensor(name, shape, partial(_values, tensor, pairs, offset, self.path)))
+        leftover = set(self.tensors) - {self._their_name(name) for name in expected} - {"rope_freqs.weight"}
         if leftover:
             raise UserError(
                 f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model"
             )
         return found
 
+    def _their_name(self, name: str) -> str:
+        module, _, kind = name.rpartition(".")
+        layer = _LAYER.fullmatch(module)
+        return f"blk.{layer[1]}.{self.form.names[layer[2]]}.{kind}" if layer else f"{self.form.names[module]}.{kind}"
 
-def _gguf_name(name: str) -> str:
-    module, _, kind = name.rpartition(".")
-    layer = _LAYER.fullmatch(module)
-    return f"blk.{layer[1]}.{_NAMES[layer[2]]}.{kind}" if layer else f"{_NAMES[module]}.{kind}"
 
-
-def _values(tensor: ReaderTensor, heads: int, path: Path) -> np.ndarray:
-    """Dequantize; with heads, put each head's rows from interleaved pairs (llama.cpp) back to two halves."""
+def _values(tensor: ReaderTensor, heads: int, offset: float, path: Path) -> np.ndarray:
+    """Dequantize and take `offset` off; with heads, put each head's rows from pairs back to halves."""
     try:
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     except NotImplementedError:
         raise UserError(f"{path}: quantization {tensor.tensor_type.name} is not supported; use Q4_0 to Q8_0") from None
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise UserError(f"{path}: tensor {tensor.name} holds NaN or infinity; fetch the file again")
-    if not heads:
-        return values
-    half = values.shape[0] // heads // 2
-    return values.reshape(heads, half, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    values = values - np.float32(offset) if offset else values
+    return halves_from_pairs(values, heads) if heads else values
 
 
 def _shortest(value: float) -> float:
     """Give the shortest decimal that is the same float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
-
-
-def token_ids(fields: Mapping[str, Any]) -> dict[str, int]:
-    """Give the special token ids under the names of config.json."""
-    keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
-    found = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
-    return {name: int(number) for name, number in found.items() if number is not None}

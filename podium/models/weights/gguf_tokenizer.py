@@ -1,6 +1,8 @@
 """Rebuild a tokenizer from the vocabulary and merges in a GGUF file's metadata."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -9,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 
 from podium.errors import UserError
 
-_CONTROL, _USER_DEFINED = 3, 4  # token types of llama.cpp's vocabulary
+_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6  # token types of llama.cpp's vocabulary, as of sentencepiece's
 
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -50,6 +52,21 @@ def build_tokenizer(fields: Mapping[str, Any], source: str) -> tuple[Tokenizer, 
     return tokenizer, config
 
 
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Write tokenizer.json, and tokenizer_config.json unless the folder has one."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if not (folder / "tokenizer_config.json").exists():
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def token_ids(fields: Mapping[str, Any]) -> dict[str, int]:
+    """Give the special token ids under the names of config.json."""
+    keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+    found = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
+    return {name: int(number) for name, number in found.items() if number is not None}
+
+
 def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], source: str) -> tuple[Tokenizer, bool]:
     """Byte-level BPE; second, whether llama.cpp puts BOS first when the file does not say."""
     split = fields.get("tokenizer.ggml.pre", "default")
@@ -80,9 +97,13 @@ def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], source: str) -
 def _sentencepiece(fields: Mapping[str, Any], tokens: Sequence[str]) -> Tokenizer:
     """SentencePiece BPE: the file has scores and no merges; the merge with the best score comes first."""
     scores = fields["tokenizer.ggml.scores"]
+    types = fields.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     vocab = _vocabulary(tokens)
     ranked = []
     for number, token in enumerate(tokens):
+        # Not what text is never merged to: "<0x41>" is a byte, not the way to write "<", "0", "x", ...
+        if types[number] in (_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE):
+            continue
         halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         known = [(left, right) for left, right in halves if left in vocab and right in vocab]
         ranked += [(-scores[number], number, vocab[left], vocab[right], (left, right)) for left, right in known]

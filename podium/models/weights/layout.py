@@ -12,34 +12,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from podium.models.config import TransformerConfig
+from podium.models.config import ModelConfig
+from podium.models.family import abstract_params
 from podium.models.lora import LoraSpec
-from podium.models.transformer import abstract_params
+from podium.models.weights.names import Path, tensor_name
 
 Tree = Any
-Path = tuple[str, ...]
 Slices = tuple[slice, ...]
-
-_MODULES = {"attention": "self_attn", "attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "lora_a": "lora_A.weight", "lora_b": "lora_B.weight"}
-# PEFT wraps the model twice and keeps both wrappers' names.
-PEFT_PREFIX = "base_model.model."
-_TOP: dict[Path, str] = {
-    ("embedder", "table"): "model.embed_tokens.weight",
-    ("final_norm", "scale"): "model.norm.weight",
-    ("lm_head", "kernel"): "lm_head.weight",
-}
 
 
 @dataclass(frozen=True)
 class Leaf:
     """One leaf of the tree: its path, its shape without the layers, and its dimensions as grouped in the file.
 
+    tensor: the name in the file, with {} for the layer's number.
     order: per dimension of the file's tensor, the dimensions of the leaf that it flattens.
     layers: how many are stacked, 0 for a leaf that is not; first: the number in the file of the first of them.
     """
 
     path: Path
+    tensor: str
     shape: tuple[int, ...]
     order: tuple[tuple[int, ...], ...]
     layers: int
@@ -47,11 +39,7 @@ class Leaf:
 
     def name(self, layer: int) -> str:
         """Give the tensor's name for one of the stacked layers, counted from 0."""
-        if self.path[0] != "blocks":
-            return _TOP[self.path]
-        modules = [_MODULES.get(part, part) for part in self.path[1:-1]]
-        prefix = PEFT_PREFIX if self.path[-1].startswith("lora_") else ""
-        return prefix + ".".join(["model.layers", str(self.first + layer), *modules, _LEAVES[self.path[-1]]])
+        return self.tensor.format(self.first + layer)
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -89,29 +77,35 @@ def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
     return (dims,) if inputs is None else (dims[inputs:], dims[:inputs])
 
 
-def _leaves(tree: Tree, total: int) -> tuple[Leaf, ...]:
+def _leaves(config: ModelConfig, tree: Tree) -> tuple[Leaf, ...]:
+    base = abstract_params(config)[0]
     found = []
     for path, array in tree_items(tree):
-        if path[0] == "blocks":
+        layers, total, shape = 0, 0, array.shape
+        if "blocks" in path:
             # Those that lack layers, as an adapter may, lack the lowest.
-            layers, *shape = array.shape
-            leaf = Leaf(path, tuple(shape), _order(path, len(shape)), layers, total - layers)
-        else:
-            leaf = Leaf(path, array.shape, _order(path, array.ndim), 0)
-        found.append(leaf)
+            (layers, *_), total, shape = array.shape, depth(base, path), array.shape[1:]
+        order = _order(path, len(shape))
+        found.append(Leaf(path, tensor_name(config, path), shape, order, layers, total - layers))
     return tuple(found)
 
 
+def depth(tree: Tree, path: Path) -> int:
+    """Count the layers of the stack that a path leads into."""
+    blocks = tree_get(tree, path[: path.index("blocks") + 1])
+    return int(jax.tree.leaves(blocks)[0].shape[0])
+
+
 @functools.lru_cache(maxsize=64)
-def leaves(config: TransformerConfig) -> tuple[Leaf, ...]:
+def leaves(config: ModelConfig) -> tuple[Leaf, ...]:
     """List all leaves of a config's parameter tree."""
-    return _leaves(abstract_params(config)[0], config.layers)
+    return _leaves(config, abstract_params(config)[0])
 
 
 @functools.lru_cache(maxsize=64)
-def adapter_leaves(config: TransformerConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
+def adapter_leaves(config: ModelConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
     """List all leaves of an adapter tree; in files they have PEFT's names and order."""
-    return _leaves(abstract_params(config, lora)[1], config.layers)
+    return _leaves(config, abstract_params(config, lora)[1])
 
 
 def file_shapes(leaves: Sequence[Leaf]) -> dict[str, tuple[int, ...]]:

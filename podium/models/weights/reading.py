@@ -1,7 +1,7 @@
 """Read files into stacked trees: on one device, or slice by slice into a mesh's sharding."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,41 +9,54 @@ import numpy as np
 from jax.sharding import Mesh
 
 from podium.errors import UserError
-from podium.models.config import TransformerConfig
+from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.family import abstract_params, parameter_axes
 from podium.models.lora import LoraSpec
-from podium.models.transformer import abstract_params, parameter_axes
 from podium.models.weights.files import TensorFiles
 from podium.models.weights.layout import Leaf, Slices, Tree, adapter_leaves, file_shapes, leaves, tree_from, tree_get
+from podium.models.weights.names import LM_HEAD, SCORE, is_left_out, spellings, tensor_name
 from podium.parallel.sharding import tree_shardings
 
-SCORE = "score.weight"  # the head of a sequence classifier
-_LM_HEAD = "lm_head.weight"
+_CHECKED_ROWS = 4096  # of a table that is compared with another: a host holds no more of it
 
 
-def read_params(files: TensorFiles, config: TransformerConfig, mesh: Mesh | None = None) -> Tree:
+def settle_head(files: TensorFiles, config: ModelConfig) -> ModelConfig:
+    """Decide by the weights whether the head is tied, where config.json leaves it to them as T5's does.
+
+    A head of its own is one unless it is tied by config.json and equal to the embedding.
+    """
+    if not isinstance(config, EncoderDecoderConfig) or config.encoder_only:
+        return config
+    stored = LM_HEAD in files.where
+    return config.replace(tie_embeddings=not stored or (config.tie_embeddings and _copies(files, config, LM_HEAD)))
+
+
+def read_params(files: TensorFiles, config: ModelConfig, mesh: Mesh | None = None) -> Tree:
     """Read all parameters as float32. With a mesh each device gets its slice and no host the whole."""
     _refuse_leftovers(files, config)
     shardings = None
     if mesh is not None:
         shardings = tree_shardings(mesh, parameter_axes(config)[0], abstract_params(config)[0])
-    return _read_tree(files, leaves(config), shardings)
+    return _read_tree(files, config, leaves(config), shardings)
 
 
-def read_adapter(files: TensorFiles, config: TransformerConfig, lora: LoraSpec, mesh: Mesh | None = None) -> Tree:
+def read_adapter(files: TensorFiles, config: ModelConfig, lora: LoraSpec, mesh: Mesh | None = None) -> Tree:
     """Read an adapter in PEFT's names and order."""
     shardings = None
     if mesh is not None:
         shardings = tree_shardings(mesh, parameter_axes(config, lora)[1], abstract_params(config, lora)[1])
-    return _read_tree(files, adapter_leaves(config, lora), shardings)
+    return _read_tree(files, config, adapter_leaves(config, lora), shardings)
 
 
-def _read_tree(files: TensorFiles, leaves: Sequence[Leaf], shardings: Tree | None) -> Tree:
-    files.check(file_shapes(leaves))
+def _read_tree(files: TensorFiles, config: ModelConfig, leaves: Sequence[Leaf], shardings: Tree | None) -> Tree:
+    shapes = file_shapes(leaves)
+    names = {name: _stored(files, config, name) for name in shapes}
+    files.check({names[name]: shape for name, shape in shapes.items()})
     found = []
     # The largest first: the copies that a transfer needs then fall into the time when least is held.
     for leaf in sorted(leaves, key=lambda leaf: -max(leaf.layers, 1) * math.prod(leaf.shape)):
         shape = (leaf.layers, *leaf.shape) if leaf.layers else leaf.shape
-        read = _reader(files, leaf)
+        read = _reader(files, leaf, names)
         if shardings is None:
             array = jnp.asarray(read(tuple(slice(0, size) for size in shape)))
         else:
@@ -52,9 +65,14 @@ def _read_tree(files: TensorFiles, leaves: Sequence[Leaf], shardings: Tree | Non
     return tree_from(found)
 
 
-def _reader(files: TensorFiles, leaf: Leaf) -> Callable[[Slices | None], np.ndarray]:
+def _stored(files: TensorFiles, config: ModelConfig, name: str) -> str:
+    """Give the name under which these files hold a tensor."""
+    return next((spelling for spelling in spellings(config, name) if spelling in files.where), name)
+
+
+def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callable[[Slices | None], np.ndarray]:
     def one(layer: int, part: Slices) -> np.ndarray:
-        return leaf.from_file(files.read(leaf.name(layer), leaf.file_slices(part)), part)
+        return leaf.from_file(files.read(names[leaf.name(layer)], leaf.file_slices(part)), part)
 
     def read(part: Slices | None) -> np.ndarray:
         assert part is not None  # JAX's type allows it for arrays without dimensions
@@ -70,28 +88,34 @@ def _reader(files: TensorFiles, leaf: Leaf) -> Callable[[Slices | None], np.ndar
     return read
 
 
-def _refuse_leftovers(files: TensorFiles, config: TransformerConfig) -> None:
+def _refuse_leftovers(files: TensorFiles, config: ModelConfig) -> None:
     """Raise UserError for a tensor the network has no place for: ignoring it would change the model."""
-    wanted = file_shapes(leaves(config))
+    table = tensor_name(config, ("embedder", "table"))
+    used = {_stored(files, config, name) for name in file_shapes(leaves(config))}
+    heads = set(spellings(config, LM_HEAD)) if config.tie_embeddings else set()
     for name in files.where:
-        # Old checkpoints carry the rotary frequencies, which config.json determines.
-        if name in wanted or name.endswith("rotary_emb.inv_freq") or name == SCORE:
+        if name in used or name == SCORE or is_left_out(config, name):
             continue
-        if name == _LM_HEAD and config.tie_embeddings:
-            _check_tied_copy(files, config)
-            continue
-        raise UserError(
-            f"{files.where[name]}: tensor {name} belongs to no part of this network; "
-            "config.json and the weights do not belong together, or this is another architecture"
-        )
+        if name not in heads and name not in spellings(config, table):
+            raise UserError(
+                f"{files.where[name]}: tensor {name} belongs to no part of this network; "
+                "config.json and the weights do not belong together, or this is another architecture"
+            )
+        if not _copies(files, config, name):
+            instead = "write tie_word_embeddings: false" if name in heads else "fetch the file again"
+            raise UserError(
+                f"{files.where[name]}: tensor {name} differs from the embedding though config.json ties them; {instead}"
+            )
 
 
-def _check_tied_copy(files: TensorFiles, config: TransformerConfig) -> None:
-    whole = (slice(0, config.vocab_size), slice(0, config.embed))
-    if files.shape(_LM_HEAD) != (config.vocab_size, config.embed) or not np.array_equal(
-        files.read(_LM_HEAD, whole), files.read("model.embed_tokens.weight", whole)
-    ):
-        raise UserError(
-            f"{files.where[_LM_HEAD]}: tensor {_LM_HEAD} differs from the embedding though config.json ties them; "
-            "write tie_word_embeddings: false"
-        )
+def _copies(files: TensorFiles, config: ModelConfig, name: str) -> bool:
+    """Say whether a tensor repeats the embedding."""
+    table = _stored(files, config, tensor_name(config, ("embedder", "table")))
+    files.check({table: (config.vocab_size, config.embed)})
+    if files.shape(name) != files.shape(table):
+        return False
+    for start in range(0, config.vocab_size, _CHECKED_ROWS):
+        part = slice(start, min(start + _CHECKED_ROWS, config.vocab_size)), slice(0, config.embed)
+        if not np.array_equal(files.read(name, part), files.read(table, part)):
+            return False
+    return True

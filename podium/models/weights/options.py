@@ -1,0 +1,162 @@
+"""Read config.json key by key: an option that asks for something and is not read is refused, and none is ignored."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from podium.errors import UserError
+from podium.models.config import Activation
+
+# Keys that change neither the network nor its weights, whatever the family. Dropout is off everywhere by design.
+_INERT = frozenset(
+    {
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "use_cache",
+        "cache_implementation",
+        "gradient_checkpointing",
+        "initializer_range",
+        "attention_dropout",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "transformers.js_config",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "finetuning_task",
+        "task_specific_params",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "unsloth_version",
+        "chunk_size_feed_forward",
+        "tokenizer_class",
+        "model_max_length",
+        "prefix",
+        "reward_bias",  # read by `loading`
+        # Older releases of transformers dumped their generation defaults into config.json.
+        "max_length",
+        "min_length",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "num_beams",
+        "num_beam_groups",
+        "num_return_sequences",
+        "repetition_penalty",
+        "length_penalty",
+        "diversity_penalty",
+        "encoder_no_repeat_ngram_size",
+        "no_repeat_ngram_size",
+    }
+)
+
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+class Options:
+    """The content of a config.json, and what transformers assumes for keys that it leaves out.
+
+    `source` names it in errors. Every method raises UserError that names file and option.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: str, defaults: Mapping[str, Any]):
+        self.raw, self.source, self._defaults = raw, source, defaults
+        self._read: set[str] = set()
+
+    def get(self, key: str) -> Any:
+        """The value: None where the key is null, the default where it is absent."""
+        self._read.add(key)
+        return self.raw.get(key, self._defaults.get(key))
+
+    def _value(self, key: str) -> Any:
+        """The value; null counts as absent."""
+        found = self.get(key)
+        return self._defaults.get(key) if found is None else found
+
+    def size(self, key: str) -> int:
+        """A positive whole number."""
+        value = self._value(key)
+        if type(value) is not int or value < 1:
+            raise UserError(f"{self.source}: {key} is {value!r}; write a positive whole number")
+        return value
+
+    def optional_size(self, key: str) -> int | None:
+        """A positive whole number, or None where the key is null, or absent without a default."""
+        return None if self.get(key) is None else self.size(key)
+
+    def number(self, key: str) -> float:
+        value = self._value(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{self.source}: {key} is {value!r}; write a number")
+        return float(value)
+
+    def optional_number(self, key: str) -> float | None:
+        return None if self.get(key) is None else self.number(key)
+
+    def flag(self, key: str) -> bool:
+        value = self._value(key)
+        if not isinstance(value, bool | None):
+            raise UserError(f"{self.source}: {key} is {value!r}; write true or false")
+        return bool(value)
+
+    def token(self, key: str) -> int:
+        """The id of a token."""
+        value = self._value(key)
+        if type(value) is not int or value < 0:
+            raise UserError(f"{self.source}: {key} is {value!r}; write the id of a token")
+        return value
+
+    def activation(self, key: str) -> Activation:
+        value = self._value(key)
+        if value not in _ACTIVATIONS:
+            self.refuse(key, f"use a model with {', '.join(_ACTIVATIONS)}")
+        return _ACTIVATIONS[value]
+
+    def passes(self, *keys: str) -> None:
+        """Let keys pass that change nothing in this family."""
+        self._read.update(keys)
+
+    def must_be(self, key: str, *allowed: Any, instead: str) -> None:
+        """Refuse an option that has another value than these; null, and being absent, is allowed."""
+        value = self.get(key)
+        if value is not None and value not in allowed:
+            self.refuse(key, instead)
+
+    def refuse(self, key: str, instead: str) -> NoReturn:
+        raise UserError(f"{self.source}: {key}={self.raw.get(key)!r} is not supported; {instead}")
+
+    def finish(self) -> None:
+        """Refuse what was not read: the network here would not follow it."""
+        for key, value in self.raw.items():
+            # A null, zero or false option asks for nothing.
+            if value and key not in self._read and key not in _INERT and not key.startswith("_"):
+                self.refuse(key, "remove it if it does not change the network, else use another model")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises UserError that names the file when it is absent, unreadable or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a model folder has {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); fetch the file again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {type(value).__name__}, not an object; fetch the file again")
+    return value

@@ -1,0 +1,104 @@
+"""config.json of T5 1.0, T5 1.1, FLAN-T5 and mT5."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from podium.models.config import Activation, EncoderDecoderConfig
+from podium.models.weights.options import Options
+
+_COMMON = {
+    "d_kv": 64,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6,
+    "tie_word_embeddings": True,
+}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "t5": _COMMON | {"feed_forward_proj": "relu"},
+    "mt5": _COMMON | {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0},
+}
+_NAMES: Mapping[Activation, str] = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
+
+
+def parse_t5(options: Options, dtype: str, family: str = "t5") -> EncoderDecoderConfig:
+    """Read T5: `tie_word_embeddings` also says that the head is scaled, unless `scale_decoder_outputs` does.
+
+    Whether the head is tied is in the end decided by the weights: see `reading.settle_head`.
+    """
+    tied, scaled = options.flag("tie_word_embeddings"), options.get("scale_decoder_outputs")
+    scaled = family == "t5" and (tied if scaled is None else bool(scaled))
+    options.must_be("is_encoder_decoder", True, instead="use a model with encoder and decoder")
+    # Two of dropout and initialisation; n_positions is the length it was trained on, which binds nothing here.
+    options.passes("dropout_rate", "classifier_dropout", "initializer_factor", "n_positions")
+    activation, gated = _feed_forward(options)
+    heads, embed, layers = options.size("num_heads"), options.size("d_model"), options.size("num_layers")
+    config = EncoderDecoderConfig(
+        vocab_size=options.size("vocab_size"),
+        embed=embed,
+        encoder_layers=layers,
+        decoder_layers=options.optional_size("num_decoder_layers") or layers,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=options.size("d_kv"),
+        mlp=options.size("d_ff"),
+        norm_eps=options.number("layer_norm_epsilon"),
+        tie_embeddings=tied,
+        activation=activation,
+        gated=gated,
+        query_scale=1.0,
+        logits_scale=embed**-0.5 if scaled else 1.0,
+        position_buckets=options.size("relative_attention_num_buckets"),
+        max_distance=options.size("relative_attention_max_distance"),
+        start_id=options.token("decoder_start_token_id"),
+        dtype=dtype,
+        family=family,
+    )
+    options.finish()
+    return config
+
+
+def parse_mt5(options: Options, dtype: str) -> EncoderDecoderConfig:
+    """Read mT5, whose head is never scaled."""
+    return parse_t5(options, dtype, "mt5")
+
+
+def _feed_forward(options: Options) -> tuple[Activation, bool]:
+    """Read "relu" or "gated-gelu", which means the tanh form; dense_act_fn and is_gated_act overrule it."""
+    written = str(options.get("feed_forward_proj"))
+    gate, _, name = written.rpartition("-")
+    if gate not in ("", "gated"):
+        options.refuse("feed_forward_proj", "write an activation, or gated- and one")
+    if options.get("dense_act_fn") is not None:
+        activation = options.activation("dense_act_fn")
+    elif written == "gated-gelu":
+        activation = "gelu_tanh"
+    else:
+        activation = Options({"feed_forward_proj": name}, options.source, {}).activation("feed_forward_proj")
+    overruled = options.get("is_gated_act")
+    return activation, gate == "gated" if overruled is None else bool(overruled)
+
+
+def t5_json(config: EncoderDecoderConfig) -> dict[str, Any]:
+    """Give the keys of T5 and mT5."""
+    name = _NAMES[config.activation]
+    # What "gated-gelu" means is the tanh form, for which "gelu_new" stands elsewhere.
+    projection = f"gated-{name}".replace("gelu_new", "gelu") if config.gated else name
+    return {
+        "vocab_size": config.vocab_size,
+        "d_model": config.embed,
+        "d_kv": config.head_dim,
+        "d_ff": config.mlp,
+        "num_layers": config.encoder_layers,
+        "num_decoder_layers": config.decoder_layers,
+        "num_heads": config.heads,
+        "relative_attention_num_buckets": config.position_buckets,
+        "relative_attention_max_distance": config.max_distance,
+        "layer_norm_epsilon": config.norm_eps,
+        "feed_forward_proj": projection,
+        "dense_act_fn": name,
+        "is_gated_act": config.gated,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": config.start_id,
+        "tie_word_embeddings": config.tie_embeddings,
+        "scale_decoder_outputs": config.logits_scale != 1.0,
+    }
