@@ -12,10 +12,11 @@ from podium.data.batches import pad_left, pad_right
 from podium.generation.sampler import WIDTH_STEP
 from podium.losses.logprobs import token_logprobs
 from podium.losses.masked import fill
-from podium.models import transformer
+from podium.models import family
 from podium.models.bundle import Model
-from podium.models.config import TransformerConfig
+from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
+from podium.models.text import Text
 
 Tree = Any
 
@@ -44,16 +45,13 @@ def answer_logprobs(
         prompts = [prompt_ids[row] for row in rows] + fillers
         answers = [answer_ids[row] for row in rows] + fillers
         pad_id = model.tokenizer.pad_id
-        prompt, prompt_mask = pad_left(prompts, _width(prompts), pad_id)
-        answer, answer_mask = pad_right(answers, _width(answers), pad_id)
+        text = Text(*pad_left(prompts, _width(prompts), pad_id), *pad_right(answers, _width(answers), pad_id))  # type: ignore[arg-type]  # jit takes NumPy arrays
         out = _sums(
             model.config,
             model.params,
             model.adapter,
-            np.concatenate([prompt, answer], axis=1),
-            np.concatenate([prompt_mask, answer_mask], axis=1),
+            text,
             lora=model.lora,
-            split=prompt.shape[1],
             temperatures=temperatures,
         )
         sums[:, rows] = np.asarray(out, np.float64)[:, : len(rows)]
@@ -66,23 +64,18 @@ def _width(rows: Sequence[Sequence[int]]) -> int:
     return -(-max(1, *(len(row) for row in rows)) // WIDTH_STEP) * WIDTH_STEP
 
 
-@functools.partial(jax.jit, static_argnames=("config", "lora", "split", "temperatures"))
+@functools.partial(jax.jit, static_argnames=("config", "lora", "temperatures"))
 def _sums(
-    config: TransformerConfig,
+    config: ModelConfig,
     params: Tree,
     adapter: Tree | None,
-    ids: jax.Array,
-    mask: jax.Array,
+    text: Text,
     *,
     lora: LoraSpec | None,
-    split: int,
     temperatures: tuple[float, ...],
 ) -> jax.Array:
-    """Sum per temperature and row over the columns from `split` on; logits exist at those positions only.
-
-    The last prompt column predicts the first answer token, which is why prompts are padded on the left.
-    """
-    hidden = transformer.forward(config, params, ids, mask, adapter=adapter, lora=lora)
-    logits = transformer.logits(config, params, hidden[:, split - 1 : -1])
-    tokens, counts = ids[:, split:], mask[:, split:]
+    """Sum per temperature and row over the answer; logits exist at its positions only."""
+    states = family.response_states(config, params, text, adapter=adapter, lora=lora)
+    logits = family.logits(config, params, states)
+    tokens, counts = text.response_ids, text.response_mask
     return jnp.stack([fill(token_logprobs(logits, tokens, temperature=t), counts).sum(axis=1) for t in temperatures])

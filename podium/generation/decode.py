@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from podium.generation.sampling import Sampling, choose
-from podium.models import transformer
-from podium.models.config import TransformerConfig
+from podium.models import family
+from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
 
 Tree = Any
@@ -18,8 +18,9 @@ class Responses(NamedTuple):
     """What a batch of prompts was answered.
 
     ids, mask, logprobs: [batch, max_new_tokens]; the mask is true at generated tokens, the end token included, and
-    the ids elsewhere are pad. finished: boolean [batch], an end token was generated. lower: where it was asked for,
-    [batch, prompt + max_new_tokens, embed], what the lowest layers made of prompt and response.
+    the ids elsewhere are pad. finished: boolean [batch], an end token was generated. lower: where it was asked for and
+    the network shares layers, [batch, prompt + max_new_tokens, embed], what the lowest layers made of prompt and
+    response; else None.
     """
 
     ids: jax.Array
@@ -33,9 +34,7 @@ class _Loop(NamedTuple):
     step: jax.Array
     token: jax.Array
     done: jax.Array
-    filled: jax.Array
-    position: jax.Array
-    caches: Any
+    cache: Any
     responses: Responses
 
 
@@ -43,7 +42,7 @@ class _Loop(NamedTuple):
 class _Decoder:
     """One row-wise policy with how it chooses tokens; lives while `respond` is traced."""
 
-    config: TransformerConfig
+    config: ModelConfig
     params: Tree
     adapter: Tree | None
     lora: LoraSpec | None
@@ -54,12 +53,11 @@ class _Decoder:
     tap: int
 
     def pick(
-        self, responses: Responses, hidden: jax.Array, step: jax.Array, done: jax.Array
+        self, responses: Responses, states: jax.Array, step: jax.Array, done: jax.Array
     ) -> tuple[Responses, jax.Array, jax.Array]:
         """Choose a token per row and write it; returns (responses, ids, rows that are done now)."""
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, step)
-        logits = transformer.logits(self.config, self.params, hidden)
-        ids, logprobs = choose(logits, keys, self.sampling)
+        ids, logprobs = choose(family.logits(self.config, self.params, states), keys, self.sampling)
         ids = jnp.where(done, self.pad_id, ids)
         ended = jnp.any(ids[:, None] == jnp.asarray(self.eos_ids, ids.dtype)[None, :], axis=-1) & ~done
 
@@ -75,38 +73,34 @@ class _Decoder:
         )
         return written, ids, done | ended
 
-    def feed(self, loop: _Loop, prompt: int) -> tuple[jax.Array, _Loop]:
-        """Feed the last token; returns its hidden state and the loop with what the model now remembers of it."""
-        slot = prompt + loop.step - 1
-        now = jnp.ones((loop.filled.shape[0], 1), bool)
-        filled = jax.lax.dynamic_update_slice_in_dim(loop.filled, now, slot, axis=1)
-        passed = transformer.decode_step(
+    def feed(self, loop: _Loop) -> tuple[jax.Array, _Loop]:
+        """Feed the last token; returns its states and the loop with what the model now remembers of it."""
+        passed = family.decode_step(
             self.config,
             self.params,
             loop.token,
-            loop.caches,
-            slot=slot,
-            filled=filled,
-            positions=loop.position,
+            loop.cache,
+            step=loop.step - 1,
             adapter=self.adapter,
             lora=self.lora,
             tap=self.tap,
         )
         responses = loop.responses
         if responses.lower is not None and passed.lower is not None:
-            lower = jax.lax.dynamic_update_slice_in_dim(responses.lower, passed.lower, slot, axis=1)
+            place = responses.lower.shape[1] - responses.ids.shape[1] + loop.step - 1
+            lower = jax.lax.dynamic_update_slice_in_dim(responses.lower, passed.lower, place, axis=1)
             responses = responses._replace(lower=lower)
-        return passed.x, loop._replace(filled=filled, caches=passed.caches, responses=responses)
+        return passed.x, loop._replace(cache=passed.cache, responses=responses)
 
-    def advance(self, loop: _Loop, prompt: int) -> _Loop:
+    def advance(self, loop: _Loop) -> _Loop:
         """Feed the last token, choose the next."""
-        hidden, loop = self.feed(loop, prompt)
-        responses, ids, done = self.pick(loop.responses, hidden, loop.step, loop.done)
-        return loop._replace(step=loop.step + 1, token=ids, done=done, position=loop.position + 1, responses=responses)
+        states, loop = self.feed(loop)
+        responses, ids, done = self.pick(loop.responses, states, loop.step, loop.done)
+        return loop._replace(step=loop.step + 1, token=ids, done=done, responses=responses)
 
 
 def respond(
-    config: TransformerConfig,
+    config: ModelConfig,
     params: Tree,
     prompt_ids: jax.Array,
     prompt_mask: jax.Array,
@@ -126,14 +120,14 @@ def respond(
     A row's tokens depend on its own prompt and key alone, whatever else is in the batch. A row whose prompt mask is
     empty is a filler: it is done before it starts. `unroll` decodes with one copy of the weights per layer instead of
     scanning the stack (faster on CPU, compile time grows with depth). A `tap` above 0 keeps what the first `tap` layers
-    made of every token.
+    made of every token, where the network shares layers.
     """
-    batch, prompt = prompt_ids.shape
+    batch = prompt_ids.shape[0]
     if unroll:
-        params, adapter = _unstack(params, adapter)
-    slots = prompt + max_new_tokens
-    passed = transformer.prefill(
-        config, params, prompt_ids, prompt_mask, slots=slots, adapter=adapter, lora=lora, tap=tap
+        params = family.unstacked(config, params)
+        adapter = family.unstacked(config, adapter) if adapter else adapter
+    passed = family.prefill(
+        config, params, prompt_ids, prompt_mask, room=max_new_tokens, adapter=adapter, lora=lora, tap=tap
     )
     decoder = _Decoder(config, params, adapter, lora, keys, sampling, eos_ids, pad_id, tap)
     empty = Responses(
@@ -144,21 +138,10 @@ def respond(
         lower=None if passed.lower is None else jnp.pad(passed.lower, ((0, 0), (0, max_new_tokens), (0, 0))),
     )
     start = jnp.zeros((), jnp.int32)
-    responses, ids, done = decoder.pick(empty, passed.x[:, -1], start, ~jnp.any(prompt_mask, axis=1))
-    filled = jnp.pad(prompt_mask, ((0, 0), (0, max_new_tokens)))
-    position = jnp.sum(prompt_mask.astype(jnp.int32), axis=1)
-    loop = _Loop(start + 1, ids, done, filled, position, passed.caches, responses)
+    responses, ids, done = decoder.pick(empty, passed.x, start, ~jnp.any(prompt_mask, axis=1))
+    loop = _Loop(start + 1, ids, done, passed.cache, responses)
     loop = jax.lax.while_loop(
-        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done),
-        lambda loop: decoder.advance(loop, prompt),
-        loop,
+        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
     )
     # The last token was chosen, but no layer has seen it yet.
-    return decoder.feed(loop, prompt)[1].responses if tap else loop.responses
-
-
-def _unstack(params: Tree, adapter: Tree | None) -> tuple[Tree, Tree | None]:
-    params = {**params, "blocks": transformer.unstack(params["blocks"])}
-    if adapter:
-        adapter = {**adapter, "blocks": transformer.unstack(adapter["blocks"])}
-    return params, adapter
+    return loop.responses if loop.responses.lower is None else decoder.feed(loop)[1].responses

@@ -11,7 +11,7 @@ from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
-from podium.models.config import TransformerConfig
+from podium.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -35,7 +35,7 @@ class Completions(NamedTuple):
     prompt_ids: list[list[int]]
 
 
-def unroll_decode(config: TransformerConfig) -> bool:
+def unroll_decode(config: ModelConfig) -> bool:
     """Unroll the decode step over the layers of a shallow model on a CPU.
 
     There the scan copies every layer's weights for every token. A deep model pays more for the unrolled program than
@@ -120,11 +120,11 @@ def _encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return [int(token) for token in prompt]  # type: ignore[arg-type]  # the remaining form is token ids
 
 
-def _check_lengths(encoded: Sequence[Sequence[int]], max_new_tokens: int, max_position: int) -> None:
+def _check_lengths(encoded: Sequence[Sequence[int]], max_new_tokens: int, max_position: int | None) -> None:
     for index, row in enumerate(encoded):
         if not row:
             raise UserError(f"prompt {index} is empty; give it at least one token")
-        if len(row) + max_new_tokens > max_position:
+        if max_position is not None and len(row) + max_new_tokens > max_position:
             raise UserError(
                 f"prompt {index} has {len(row)} tokens; with {max_new_tokens} new ones it exceeds the model's "
                 f"{max_position}: shorten it or lower max_new_tokens"

@@ -9,6 +9,8 @@ from podium.data.batches import permutation
 from podium.data.records import PreferenceRecord
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
+from podium.models.config import ModelConfig
+from podium.models.packing import Example, Size, enclosing, pack, size
 from podium.rlhf.reward import Comparisons
 
 # Array widths are multiples of this, and one epoch uses at most this many of them: each is a compiled program.
@@ -26,21 +28,21 @@ class Comparison(NamedTuple):
     margin: float
 
     @property
-    def length(self) -> int:
-        """Tokens of the prompt and all candidates together: the row they are packed into."""
-        return len(self.prompt) + sum(map(len, self.candidates))
+    def example(self) -> Example:
+        """The prompt with all its candidates, as they share a row."""
+        return Example(self.prompt, self.candidates)
 
     @property
-    def sequences(self) -> list[list[int]]:
-        """Prompt and candidate together, for each candidate."""
-        return [self.prompt + candidate for candidate in self.candidates]
+    def texts(self) -> list[Example]:
+        """Prompt and candidate, for each candidate on its own."""
+        return [Example(self.prompt, [candidate]) for candidate in self.candidates]
 
 
 class Batch(NamedTuple):
-    """Which comparisons make a batch, and the width of its arrays; index -1 is a filler."""
+    """Which comparisons make a batch, and the widths of its arrays; index -1 is a filler."""
 
     rows: tuple[int, ...]
-    width: int
+    width: Size
 
 
 def encode(records: Sequence[PreferenceRecord], tokenizer: Tokenizer, max_length: int) -> list[Comparison]:
@@ -66,31 +68,41 @@ def widths(lengths: Sequence[int]) -> list[int]:
     return sorted({int(-(-edge // WIDTH_STEP) * WIDTH_STEP) for edge in edges})
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[Batch]:
+def sizes_of(config: ModelConfig, comparisons: Sequence[Comparison]) -> list[Size]:
+    """Places that each comparison takes in the arrays of a network."""
+    return [size(config, comparison.example) for comparison in comparisons]
+
+
+def epoch_batches(sizes: Sequence[Size], batch_size: int, *, seed: int, epoch: int) -> list[Batch]:
     """Shuffle an epoch into batches of similar length; a pure function of its arguments.
 
     Every comparison comes once. What does not fill a batch of its width moves up to the next; only one batch, of the
-    largest width, has fillers.
+    largest width, has fillers. Prompts that stand apart are as wide as the longest of the batches' length.
     """
+    lengths = [sum(one) for one in sizes]
     order = permutation(len(lengths), seed, epoch)
     batches: list[Batch] = []
     rest: list[int] = []
     ladder = widths(lengths)
-    for low, width in zip([0, *ladder], ladder, strict=False):
-        rows = rest + [int(row) for row in order if low < lengths[row] <= width]
+    width = Size(0, 0)
+    for low, high in zip([0, *ladder], ladder, strict=False):
+        width = enclosing((one for one, length in zip(sizes, lengths, strict=True) if length <= high), WIDTH_STEP)
+        rows = rest + [int(row) for row in order if low < lengths[row] <= high]
         full = len(rows) // batch_size * batch_size
         batches += [Batch(tuple(rows[i : i + batch_size]), width) for i in range(0, full, batch_size)]
         rest = rows[full:]
     if rest:
-        batches.append(Batch((*rest, *[-1] * (batch_size - len(rest))), ladder[-1]))
+        batches.append(Batch((*rest, *[-1] * (batch_size - len(rest))), width))
     return [batches[place] for place in permutation(len(batches), seed, epoch)]
 
 
-def to_arrays(comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int) -> Comparisons:
+def to_arrays(
+    config: ModelConfig, comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int
+) -> Comparisons:
     """Lay a batch out as packed rows of the batch's width."""
     rows = len(batch.rows)
-    ids, branch = np.full((rows, batch.width), pad_id, np.int32), np.zeros((rows, batch.width), np.int32)
-    mask = np.zeros((rows, batch.width), bool)
+    examples = [[comparisons[row].example] if row >= 0 else [] for row in batch.rows]
+    packed, columns = pack(config, examples, batch.width, pad_id)
     ends, ranks = np.zeros((rows, candidates), np.int32), np.ones((rows, candidates), np.int32)
     present = np.zeros((rows, candidates), bool)
     weight, margin = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
@@ -99,12 +111,7 @@ def to_arrays(comparisons: Sequence[Comparison], batch: Batch, *, candidates: in
             continue
         comparison = comparisons[row]
         weight[place], margin[place] = comparison.weight, comparison.margin
-        position = 0
-        for column, part in enumerate([comparison.prompt, *comparison.candidates]):
-            span = slice(position, position + len(part))
-            ids[place, span], branch[place, span], mask[place, span] = part, column, True
-            position = span.stop
-            if column:
-                ends[place, column - 1], present[place, column - 1] = position - 1, True
-                ranks[place, column - 1] = comparison.ranks[column - 1]
-    return Comparisons(ids, mask, branch, ends, ranks, present, weight, margin)  # type: ignore[arg-type]  # NumPy for jit
+        count = len(comparison.candidates)
+        ends[place, :count], ranks[place, :count] = columns[place][0], comparison.ranks
+        present[place, :count] = True
+    return Comparisons(packed, ends, ranks, present, weight, margin)  # type: ignore[arg-type]  # NumPy for jit

@@ -8,21 +8,24 @@ import jax.numpy as jnp
 
 from podium.losses import masked
 from podium.losses.ppo import KlKind, gae, kl_estimate, token_rewards
+from podium.models.text import Text
 
 
 class Rollout(NamedTuple):
     """Prompts with their sampled responses.
 
-    ids, mask: [batch, prompt + response], prompts aligned right, responses left; response_mask: [batch, response].
-    finished: boolean [batch], the response ended by itself. lower: [batch, prompt + response, embed], what the layers
-    that all networks share made of it, or None.
+    finished: boolean [batch], the response ended by itself. lower: what the layers that all networks share made of the
+    text, or None.
     """
 
-    ids: jax.Array
-    mask: jax.Array
-    response_mask: jax.Array
+    text: Text
     finished: jax.Array
     lower: jax.Array | None = None
+
+    @property
+    def response_mask(self) -> jax.Array:
+        """True at the tokens that were sampled, [batch, response]."""
+        return self.text.response_mask
 
 
 class Experience(NamedTuple):

@@ -7,110 +7,98 @@ are passed once, by name, however many networks stand on them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from podium.losses.logprobs import token_logprobs
-from podium.models import transformer
-from podium.models.config import TransformerConfig
-from podium.models.heads import HEAD_AXES, apply_head, last_token
+from podium.models import family
+from podium.models.config import ModelConfig
+from podium.models.heads import HEAD_AXES, apply_head
 from podium.models.lora import LoraSpec
+from podium.models.packing import Packed
+from podium.models.text import Text
 from podium.parallel.sharding import constrain
 
 Tree = Any
 Weights = dict[str, Tree]
 Bases = Mapping[str, Tree]
+Arrays = TypeVar("Arrays", Text, Packed)
 
 
 @dataclass(frozen=True)
 class Network:
     """The static part of one network; `base` names a frozen tree, None means that the weights bring their own."""
 
-    config: TransformerConfig
+    config: ModelConfig
     lora: LoraSpec | None = None
     base: str | None = None
 
     def params(self, bases: Bases, weights: Weights) -> Tree:
         return weights["base"] if self.base is None else bases[self.base]
 
-    def hidden(
+    def response_states(
+        self, bases: Bases, weights: Weights, text: Text, *, lower: jax.Array | None = None, first: int = 0
+    ) -> jax.Array:
+        """States [batch, response, embed] that predict each response token.
+
+        `lower` is what the first `first` layers made of the tokens, where networks share those, else None.
+        """
+        adapter, params = weights.get("adapter"), self.params(bases, weights)
+        return family.response_states(
+            self.config, params, _cut(text), adapter=adapter, lora=self.lora, lower=lower, first=_shared(lower, first)
+        )
+
+    def scores(
+        self, bases: Bases, weights: Weights, text: Text, *, lower: jax.Array | None = None, first: int = 0
+    ) -> jax.Array:
+        """One score per text, read at its last real token; float32 [batch]."""
+        adapter, params = weights.get("adapter"), self.params(bases, weights)
+        states = family.last_states(
+            self.config, params, _cut(text), adapter=adapter, lora=self.lora, lower=lower, first=_shared(lower, first)
+        )
+        return apply_head(weights["head"], states)
+
+    def packed_states(self, bases: Bases, weights: Weights, packed: Packed) -> jax.Array:
+        """States [rows, width, embed] of packed rows."""
+        adapter, params = weights.get("adapter"), self.params(bases, weights)
+        return family.packed_states(self.config, params, _cut(packed), adapter=adapter, lora=self.lora)
+
+    def packed_scores(self, bases: Bases, weights: Weights, packed: Packed, ends: jax.Array) -> jax.Array:
+        """Scores [rows, responses] at the columns `ends` [rows, responses]; float32."""
+        states = self.packed_states(bases, weights, packed)
+        return apply_head(weights["head"], jnp.take_along_axis(states, ends[:, :, None], axis=1))
+
+    def logits(self, bases: Bases, weights: Weights, states: jax.Array) -> jax.Array:
+        return family.logits(self.config, self.params(bases, weights), states)
+
+    def response_logprobs(
         self,
         bases: Bases,
         weights: Weights,
-        ids: jax.Array,
-        mask: jax.Array,
+        text: Text,
         *,
-        branch: jax.Array | None = None,
+        temperature: float,
         lower: jax.Array | None = None,
         first: int = 0,
     ) -> jax.Array:
-        """Hidden states [batch, time, embed] of ids and mask [batch, time].
-
-        `branch` packs several continuations of a prefix into a row; `lower` is what the first `first` layers made of
-        the tokens, where networks share those.
-        """
-        ids, mask = constrain(ids, "batch", "time"), constrain(mask, "batch", "time")
-        return transformer.forward(
-            self.config,
-            self.params(bases, weights),
-            ids,
-            mask,
-            adapter=weights.get("adapter"),
-            lora=self.lora,
-            branch=branch,
-            lower=lower,
-            first=first,
-        )
-
-    def first_own_layer(self, weights: Weights) -> int:
-        """How many of the lowest layers are the base's own, without an adapter."""
-        if self.lora is None or "adapter" not in weights:
-            return self.config.layers
-        return self.lora.first_layer(self.config.layers)
-
-    def logits(self, bases: Bases, weights: Weights, hidden: jax.Array) -> jax.Array:
-        return transformer.logits(self.config, self.params(bases, weights), hidden)
+        """Log-probabilities [batch, response]; logits at response positions only."""
+        states = self.response_states(bases, weights, text, lower=lower, first=first)
+        return token_logprobs(self.logits(bases, weights, states), text.response_ids, temperature=temperature)
 
     def axes(self, weights: Weights) -> Tree:
         """Logical axes of every leaf of `weights`."""
-        base, adapter = transformer.parameter_axes(self.config, self.lora)
+        base, adapter = family.parameter_axes(self.config, self.lora)
         known = {"base": base, "adapter": adapter, "head": HEAD_AXES}
         return {name: known[name] for name in weights}
 
 
-def response_hidden(hidden: jax.Array, prompt: int) -> jax.Array:
-    """The states that predict the response: positions prompt - 1 up to the last but one."""
-    return hidden[:, prompt - 1 : -1]
+def _shared(lower: jax.Array | None, first: int) -> int:
+    """Where nothing was kept of the lower layers, none is left out."""
+    return 0 if lower is None else first
 
 
-def response_logprobs(
-    network: Network,
-    bases: Bases,
-    weights: Weights,
-    ids: jax.Array,
-    mask: jax.Array,
-    *,
-    prompt: int,
-    temperature: float,
-    lower: jax.Array | None = None,
-    first: int = 0,
-) -> jax.Array:
-    """Log-probabilities [batch, response] of ids [batch, prompt + response]; logits at response positions only."""
-    hidden = response_hidden(network.hidden(bases, weights, ids, mask, lower=lower, first=first), prompt)
-    return token_logprobs(network.logits(bases, weights, hidden), ids[:, prompt:], temperature=temperature)
-
-
-def sequence_scores(
-    network: Network,
-    bases: Bases,
-    weights: Weights,
-    ids: jax.Array,
-    mask: jax.Array,
-    *,
-    lower: jax.Array | None = None,
-    first: int = 0,
-) -> jax.Array:
-    """One score per row of ids [batch, time], read at its last real token; float32 [batch]."""
-    hidden = network.hidden(bases, weights, ids, mask, lower=lower, first=first)
-    return apply_head(weights["head"], last_token(hidden, mask))
+def _cut(arrays: Arrays) -> Arrays:
+    """Pin every array [rows, ...] to the devices that share the batch."""
+    return jax.tree.map(lambda array: constrain(array, "batch", "time"), arrays)

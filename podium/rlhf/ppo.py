@@ -19,8 +19,9 @@ from podium.losses import masked
 from podium.losses.logprobs import entropy, token_logprobs
 from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
 from podium.models.heads import apply_head
+from podium.models.text import Text
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
-from podium.rlhf.networks import Bases, Network, Weights, response_hidden, response_logprobs, sequence_scores
+from podium.rlhf.networks import Bases, Network, Weights
 from podium.training.accumulate import sum_over
 
 Tree = Any
@@ -101,10 +102,7 @@ def reward_scores(network: Network, shared_layers: int) -> ScoreFn:
 
     def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
         lower = rollout.lower if network.base == "policy" else None
-        first = 0 if lower is None else shared_layers
-        return sequence_scores(
-            network, frozen.bases, frozen.reward, rollout.ids, rollout.mask, lower=lower, first=first
-        )
+        return network.scores(frozen.bases, frozen.reward, rollout.text, lower=lower, first=shared_layers)
 
     return score
 
@@ -132,49 +130,33 @@ def make_step(
     """Build the pure step (state, frozen, prompts) -> (state, output); the caller jits it over its mesh."""
 
     def step(state: PpoState, frozen: Frozen, prompts: Prompts) -> tuple[PpoState, StepOutput]:
-        key, rollout_key, order_key = jax.random.split(state.key, 3)
-        rollout = sample_rollout(spec, frozen.bases, state.weights["policy"], prompts, rollout_key)
-        prompt = prompts.ids.shape[1]
-        scores = adjust_scores(score(frozen, rollout), rollout.finished, spec.rewards)
-        ref_logprobs = response_logprobs(
-            spec.reference,
-            frozen.bases,
-            {},
-            rollout.ids,
-            rollout.mask,
-            prompt=prompt,
-            temperature=spec.sampling.temperature,
-            lower=rollout.lower,
-            first=spec.shared_layers,
-        )
-        judged = _Judged(rollout, ref_logprobs, scores)
-        if spec.single_update:
-            weights, optimizer, metrics, stats = _update_once(spec, optimizers, state, frozen.bases, judged)
-        else:
-            weights, optimizer, metrics, stats = _update_many(spec, optimizers, state, frozen.bases, judged, order_key)
-        kl_coef = state.kl_coef
-        if spec.kl_target is not None:
-            kl_coef = adapt_kl_coef(
-                kl_coef, metrics["objective/kl"], scores.shape[0], target=spec.kl_target, horizon=spec.kl_horizon
-            )
-        metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
-        metrics["val/num_eos_tokens"] = jnp.sum(rollout.finished.astype(jnp.int32))
-        row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
-        rows = {"ids": rollout.ids, "mask": rollout.mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
-        return PpoState(weights, optimizer, kl_coef, key, state.step + 1), StepOutput(metrics, stats, rows)
+        rollout = roll_out(spec, frozen.bases, state, prompts)
+        return learn(spec, optimizers, state, frozen, rollout, score(frozen, rollout))
 
     return step
 
 
-def sample_rollout(spec: PpoSpec, bases: Bases, weights: Weights, prompts: Prompts, key: jax.Array) -> Rollout:
-    """Let the policy answer each prompt."""
-    network = spec.policy
+class _Keys(NamedTuple):
+    """Random streams of one step, and the state's next key."""
+
+    following: jax.Array
+    rollout: jax.Array
+    order: jax.Array
+
+
+def _keys(state: PpoState) -> _Keys:
+    return _Keys(*jax.random.split(state.key, 3))
+
+
+def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts) -> Rollout:
+    """Let the policy answer each prompt: the first half of a step, which is pure."""
+    network, weights = spec.policy, state.weights["policy"]
     responses = respond(
         network.config,
         network.params(bases, weights),
         prompts.ids,
         prompts.mask,
-        jax.random.split(key, prompts.ids.shape[0]),
+        jax.random.split(_keys(state).rollout, prompts.ids.shape[0]),
         max_new_tokens=spec.max_new_tokens,
         sampling=spec.sampling,
         eos_ids=spec.eos_ids,
@@ -184,13 +166,45 @@ def sample_rollout(spec: PpoSpec, bases: Bases, weights: Weights, prompts: Promp
         unroll=spec.unroll_decode,
         tap=spec.shared_layers,
     )
-    return Rollout(
-        ids=jnp.concatenate([prompts.ids, responses.ids], axis=1),
-        mask=jnp.concatenate([prompts.mask, responses.mask], axis=1),
-        response_mask=responses.mask,
-        finished=responses.finished,
-        lower=responses.lower,
+    text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
+    return Rollout(text, responses.finished, responses.lower)
+
+
+def learn(
+    spec: PpoSpec,
+    optimizers: dict[str, optax.GradientTransformation],
+    state: PpoState,
+    frozen: Frozen,
+    rollout: Rollout,
+    scores: jax.Array,
+) -> tuple[PpoState, StepOutput]:
+    """Learn from a rollout with its scores [batch]: the second half of a step, which is pure."""
+    scores = adjust_scores(scores, rollout.finished, spec.rewards)
+    ref_logprobs = spec.reference.response_logprobs(
+        frozen.bases,
+        {},
+        rollout.text,
+        temperature=spec.sampling.temperature,
+        lower=rollout.lower,
+        first=spec.shared_layers,
     )
+    judged = _Judged(rollout, ref_logprobs, scores)
+    keys = _keys(state)
+    if spec.single_update:
+        weights, optimizer, metrics, stats = _update_once(spec, optimizers, state, frozen.bases, judged)
+    else:
+        weights, optimizer, metrics, stats = _update_many(spec, optimizers, state, frozen.bases, judged, keys.order)
+    kl_coef = state.kl_coef
+    if spec.kl_target is not None:
+        kl_coef = adapt_kl_coef(
+            kl_coef, metrics["objective/kl"], scores.shape[0], target=spec.kl_target, horizon=spec.kl_horizon
+        )
+    metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
+    metrics["val/num_eos_tokens"] = jnp.sum(rollout.finished.astype(jnp.int32))
+    row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
+    ids, mask = rollout.text.joined()
+    rows = {"ids": ids, "mask": mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
+    return PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1), StepOutput(metrics, stats, rows)
 
 
 class _Judged(NamedTuple):
@@ -203,17 +217,14 @@ def _evaluate(
     spec: PpoSpec, bases: Bases, weights: dict[str, Weights], rollout: Rollout
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities, values and entropies [batch, response] under the weights being trained."""
-    response = rollout.response_mask.shape[1]
-    prompt = rollout.ids.shape[1] - response
 
     def states(network: Network, own: Weights) -> jax.Array:
-        hidden = network.hidden(bases, own, rollout.ids, rollout.mask, lower=rollout.lower, first=spec.shared_layers)
-        return response_hidden(hidden, prompt)
+        return network.response_states(bases, own, rollout.text, lower=rollout.lower, first=spec.shared_layers)
 
     hidden = states(spec.policy, weights["policy"])
     logits = spec.policy.logits(bases, weights["policy"], hidden)
     temperature = spec.sampling.temperature
-    logprobs = token_logprobs(logits, rollout.ids[:, prompt:], temperature=temperature)
+    logprobs = token_logprobs(logits, rollout.text.response_ids, temperature=temperature)
     if spec.critic is None:
         values = apply_head(weights["policy"]["head"], hidden)
     else:
@@ -323,7 +334,7 @@ def _update_many(
         kl_coef=state.kl_coef,
         spec=spec.rewards,
     )
-    batch = rollout.ids.shape[0]
+    batch = rollout.finished.shape[0]
     keys = jax.random.split(key, spec.num_ppo_epochs)
     orders = jax.vmap(lambda epoch_key: jax.random.permutation(epoch_key, batch))(keys)
     parts = (spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)

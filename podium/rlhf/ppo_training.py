@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,28 @@ from podium.errors import UserError
 from podium.generation.sampler import unroll_decode
 from podium.generation.sampling import Sampling
 from podium.models import LoraSpec, Model
+from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
-from podium.models.transformer import init_adapter
 from podium.rlhf import placement
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
-from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, Prompts, ScoreFn, init_state, make_step, reward_scores
+from podium.rlhf.ppo import (
+    Frozen,
+    PpoSpec,
+    PpoState,
+    Prompts,
+    ScoreFn,
+    StepOutput,
+    init_state,
+    learn,
+    make_step,
+    reward_scores,
+    roll_out,
+)
 from podium.rlhf.reward import fold_normalisation
 from podium.rlhf.reward_training import lora_spec
+from podium.rlhf.text_scoring import TextScorer
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 
@@ -60,16 +73,11 @@ class Cast:
 
 
 def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Cast:
-    """Decide who shares what. Raises UserError where policy and reward model cannot read the same tokens.
+    """Decide who shares what. Raises UserError where the critic cannot start from the reward model.
 
     With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
     Without, the policy and the critic are full copies.
     """
-    if policy.tokenizer.hf.get_vocab() != reward.tokenizer.hf.get_vocab():
-        raise UserError(
-            f"the reward model's tokenizer ({reward.base}) is not the policy's ({policy.base}); "
-            "train the reward model from the same model family"
-        )
     same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
     bases: dict[str, Any] = {"policy": policy.params}
     if not same_base:
@@ -92,6 +100,7 @@ def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) ->
         weights["policy"]["head"] = init_head(policy.config, None)
     else:
         start = reward if config.critic.init == "reward" else policy
+        _check_critic(start, policy)
         critic, weights["critic"] = _critic(start, policy, spec, same_base, critic_key)
         weights["critic"]["head"] = head if config.critic.init == "reward" else init_head(policy.config, None)
         weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
@@ -110,6 +119,17 @@ def _critic(
     if same_base:
         return Network(policy.config, start.lora, "policy"), {"adapter": start.adapter}
     return Network(start.config, spec, "reward"), {"adapter": init_adapter(start.config, spec, key)}
+
+
+def _check_critic(start: Model, policy: Model) -> None:
+    """Refuse a critic that could not value the policy's tokens one by one."""
+    reason = None
+    if not start.tokenizer.same_as(policy.tokenizer):
+        reason = "reads other tokens than the policy"
+    elif start.config.packing == "whole":
+        reason = "reads whole texts and gives no value for single tokens"
+    if reason:
+        raise UserError(f"ppo.critic.init: the reward model ({start.base}) {reason}; write policy")
 
 
 def _merged(model: Model) -> Any:
@@ -164,9 +184,13 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
     Raises UserError for unusable prompts or models, for numbers that are not finite and for a KL above kl_stop.
     """
     cast = cast_networks(policy, reward, run.config, run.seed)
-    spec = ppo_spec(cast, run.config, policy.tokenizer.eos_ids, policy.tokenizer.pad_id)
+    tokenizer = policy.tokenizer
+    spec = ppo_spec(cast, run.config, tokenizer.eos_ids, tokenizer.pad_id)
     batches = PromptBatches.encode(prompts, policy, run)
-    state = fit(cast, spec, batches, run, policy.tokenizer.decode, reward_scores(cast.reward, spec.shared_layers))
+    score: ScoreFn | TextScorer = reward_scores(cast.reward, spec.shared_layers)
+    if not reward.tokenizer.same_as(tokenizer):
+        score = TextScorer(cast.reward, reward, prompts, tokenizer.decode)
+    state = fit(cast, spec, batches, run, tokenizer.decode, score)
     trained = state.weights["policy"]
     if spec.policy.lora:
         return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
@@ -188,10 +212,11 @@ class PromptBatches:
             raise UserError("prompts: none to train on; give data.prompts at least one, or lower data.eval_fraction")
         encoded = [policy.tokenizer.encode_prompt(record.prompt) for record in prompts]
         longest = max(len(row) for row in encoded)
-        if longest + run.config.max_new_tokens > policy.config.max_position:
+        limit = policy.config.max_position
+        if limit is not None and longest + run.config.max_new_tokens > limit:
             raise UserError(
                 f"prompts: the longest has {longest} tokens; with ppo.max_new_tokens {run.config.max_new_tokens} it "
-                f"exceeds the model's {policy.config.max_position}: lower data.max_prompt_length or max_new_tokens"
+                f"exceeds the model's {limit}: lower data.max_prompt_length or max_new_tokens"
             )
         size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
         return cls(encoded, size, run.seed, policy.tokenizer.pad_id)
@@ -200,15 +225,20 @@ class PromptBatches:
     def width(self) -> int:
         return -(-max(len(row) for row in self.encoded) // WIDTH_STEP) * WIDTH_STEP
 
+    def rows(self, index: int) -> list[int]:
+        """The prompts of batch number `index`: each comes once an epoch, in an order of the epoch's own."""
+        return [int(row) for row in batch_indices(len(self.encoded), self.size, self.seed, index)]
+
     def at(self, index: int) -> Prompts:
-        """Batch number `index`: every prompt comes once an epoch, in an order of the epoch's own."""
-        rows = batch_indices(len(self.encoded), self.size, self.seed, index)
-        padded = pad_left([self.encoded[row] for row in rows], self.width, self.pad_id)
+        """Batch number `index`."""
+        padded = pad_left([self.encoded[row] for row in self.rows(index)], self.width, self.pad_id)
         return Prompts(*padded)  # type: ignore[arg-type]  # jit takes NumPy arrays
 
 
-def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn) -> PpoState:
-    """Run the steps over the mesh; `score` may be any function of the tokens."""
+def fit(
+    cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | TextScorer
+) -> PpoState:
+    """Run the steps over the mesh; `score` may be any function of the tokens, or reads texts."""
     config, mesh = run.config, run.mesh
     rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
     updates = config.num_ppo_epochs * config.num_mini_batches
@@ -220,12 +250,10 @@ def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: 
     schedule = configurations["policy"][1]
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        compiled = jax.jit(make_step(spec, optimizers, score), donate_argnums=0, out_shardings=(shardings, None))
+        compiled = compile_step(spec, optimizers, score, state, batches, mesh)
 
         def step(index: int, state: PpoState) -> tuple[PpoState, Mapping[str, jax.Array], Any]:
-            prompts = placement.place_batch(mesh, batches.at(index))
-            state, out = compiled(state, frozen, prompts)
+            state, out = compiled(index, state, frozen)
             extra = {"lr": schedule(index * updates), "episode": jnp.asarray((index + 1) * batches.size)}
             keep = functools.partial(_keep_rows, out.rows, batches.width, run, decode)
             return state, out.metrics | extra, keep
@@ -244,6 +272,39 @@ def fit(cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: 
             check=functools.partial(_check_kl, config.kl_stop),
             on_restart=functools.partial(_cut_rows, run.rollouts),
         )
+
+
+def compile_step(
+    spec: PpoSpec,
+    optimizers: Mapping[str, Any],
+    score: ScoreFn | TextScorer,
+    state: PpoState,
+    batches: PromptBatches,
+    mesh: Mesh,
+) -> Callable[[int, PpoState, Frozen], tuple[PpoState, StepOutput]]:
+    """Give (index, state, frozen) -> (state, output): one program, or three with texts between them.
+
+    `state` is donated. Texts are the one reason to leave the devices inside a step: there is no other way from one
+    tokenizer's tokens to another's.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    if not isinstance(score, TextScorer):
+        whole = jax.jit(make_step(spec, dict(optimizers), score), donate_argnums=0, out_shardings=(shardings, None))
+        return lambda index, state, frozen: whole(state, frozen, placement.place_batch(mesh, batches.at(index)))
+    sample = jax.jit(functools.partial(roll_out, spec))
+    update = jax.jit(
+        functools.partial(learn, spec, dict(optimizers)), donate_argnums=0, out_shardings=(shardings, None)
+    )
+    judge = score.compiled(mesh)
+
+    def step(index: int, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepOutput]:
+        rollout = sample(frozen.bases, state, placement.place_batch(mesh, batches.at(index)))
+        text = rollout.text
+        scores = judge(frozen, batches.rows(index), text.response_ids, text.response_mask, rollout.finished)
+        out: tuple[PpoState, StepOutput] = update(state, frozen, rollout, scores)
+        return out
+
+    return step
 
 
 def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:

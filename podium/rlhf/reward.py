@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_pairs_loss
-from podium.models.heads import apply_head
+from podium.models.packing import Packed
 from podium.rlhf.networks import Bases, Network, Weights
 from podium.training.accumulate import sum_over
 
@@ -17,15 +17,12 @@ from podium.training.accumulate import sum_over
 class Comparisons(NamedTuple):
     """Ranked lists of responses to a prompt; a pair is a list of two.
 
-    A row packs one list: the prompt once, then every candidate behind it as a branch of its own, which sees the prompt
-    and itself. ids, mask, branch: [lists, time], branch 0 is the prompt; ends: [lists, candidates], where a candidate's
-    last token stands; ranks: int [lists, candidates], 1 is best; present: boolean [lists, candidates]; weight:
-    [lists], 0 for a filler; margin: [lists], 0 where there is none.
+    packed: a row per list, with the prompt once where the network can share it; ends: [lists, candidates], where a
+    candidate's last token stands; ranks: int [lists, candidates], 1 is best; present: boolean [lists, candidates];
+    weight: [lists], 0 for a filler; margin: [lists], 0 where there is none.
     """
 
-    ids: jax.Array
-    mask: jax.Array
-    branch: jax.Array
+    packed: Packed
     ends: jax.Array
     ranks: jax.Array
     present: jax.Array
@@ -48,12 +45,6 @@ class RewardSpec:
     network: Network
     loss: str
     center_rewards_coefficient: float
-
-
-def comparison_scores(network: Network, bases: Bases, weights: Weights, batch: Comparisons) -> jax.Array:
-    """Scores [lists, candidates] of all responses, in one forward pass that reads each prompt once."""
-    hidden = network.hidden(bases, weights, batch.ids, batch.mask, branch=batch.branch)
-    return apply_head(weights["head"], jnp.take_along_axis(hidden, batch.ends[:, :, None], axis=1))
 
 
 def _loss(spec: RewardSpec, scores: jax.Array, batch: Comparisons) -> jax.Array:
@@ -79,7 +70,7 @@ def make_reward_step(
     """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
 
     def loss(weights: Weights, bases: Bases, micro: Comparisons, share: jax.Array) -> tuple[jax.Array, Any]:
-        scores = comparison_scores(spec.network, bases, weights, micro)
+        scores = spec.network.packed_scores(bases, weights, micro.packed, micro.ends)
         value = share * _loss(spec, scores, micro)
         difference, exists = pair_outcomes(scores, micro.ranks, micro.present & (micro.weight > 0)[:, None])
         right = jnp.where(difference == 0, 0.5, (difference > 0).astype(jnp.float32))

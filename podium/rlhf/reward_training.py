@@ -17,10 +17,11 @@ from podium.data.records import PreferenceRecord, normalised_prompt, pairs
 from podium.errors import UserError
 from podium.generation import generate
 from podium.models import LoraSpec, Model
+from podium.models.family import init_adapter
 from podium.models.heads import init_head
-from podium.models.transformer import init_adapter
+from podium.models.packing import Example
 from podium.rlhf import placement
-from podium.rlhf.comparisons import Comparison, encode, epoch_batches, to_arrays
+from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
     RewardSpec,
@@ -51,16 +52,17 @@ class RewardRun:
     fingerprint: str
 
 
-def train_reward(base: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> Model:
-    """Train a reward model on `train`, starting from a policy.
+def train_reward(base: Model, policy: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> Model:
+    """Train a reward model on `train`, starting from `base`, to judge what `policy` will write.
 
-    Raises UserError for comparisons that are too long or without any untied pair, and when training breaks down.
+    The two may be of different families and tokenizers. Raises UserError for comparisons that are too long or without
+    any untied pair, and when training breaks down.
     """
     train = [record for record in train if any(pairs(record)) or run.config.loss == "plackett_luce"]
     if not train:
         raise UserError("preferences: no two responses to a prompt differ in rank; give some that do")
     comparisons = encode(train, base.tokenizer, run.max_length)
-    reference = _reference_sequences(base, train, run)
+    reference = _reference_texts(base, policy, train, run)
     model = _start(base, run)
     if run.config.normalize:
         gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
@@ -73,7 +75,7 @@ def train_reward(base: Model, train: Sequence[PreferenceRecord], run: RewardRun)
     return model
 
 
-def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[list[int]]:
+def _reference_texts(base: Model, policy: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[Example]:
     """Let the starting policy answer some prompts: the samples that rewards are normalised on.
 
     An answer that was cut off is read as if it had ended there: a reward model never saw one without an end, and its
@@ -84,9 +86,12 @@ def _reference_sequences(base: Model, train: Sequence[PreferenceRecord], run: Re
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
     order = permutation(len(prompts), run.seed, 0)[:REFERENCE_SAMPLES]
     chosen = [prompts[index] for index in order]
-    answers = generate(base, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
-    ended = map(base.tokenizer.encode_response, answers.texts)
-    return [prompt + answer for prompt, answer in zip(answers.prompt_ids, ended, strict=True)]
+    answers = generate(policy, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
+    tokenizer = base.tokenizer
+    return [
+        Example(tokenizer.encode_prompt(prompt), [tokenizer.encode_response(answer)])
+        for prompt, answer in zip(chosen, answers.texts, strict=True)
+    ]
 
 
 def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:
@@ -110,8 +115,8 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     if model.lora:
         bases = {"base": placement.place_weights(mesh, Network(model.config), {"base": model.params})["base"]}
     lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
-    lengths = [comparison.length for comparison in comparisons]
-    per_epoch = -(-len(comparisons) // lists)
+    sizes = sizes_of(model.config, comparisons)
+    per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
     tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
     with placement.on(mesh):
@@ -122,15 +127,13 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         step_fn = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         compiled = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
-        candidates = max(len(comparison.sequences) for comparison in comparisons)
-        plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(lengths, lists, seed=run.seed, epoch=epoch))
+        candidates = max(len(comparison.candidates) for comparison in comparisons)
+        plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
 
         def step(index: int, state: RewardState) -> tuple[RewardState, Mapping[str, jax.Array], None]:
             batch = plan(index // per_epoch)[index % per_epoch]
-            arrays = to_arrays(comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
-            micro = jax.tree.map(
-                lambda x: np.asarray(x).reshape(config.gradient_accumulation_steps, -1, *x.shape[1:]), arrays
-            )
+            arrays = to_arrays(model.config, comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
+            micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             state, metrics = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
             return state, metrics, None
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from podium.config import PpoConfig, RewardConfig
+from podium.config import PpoConfig, RewardConfig, SftConfig
 
 ScheduleName = Literal["constant", "linear", "cosine"]
 
@@ -71,7 +71,7 @@ def make_optimizer(
 
 
 def configured(
-    section: RewardConfig | PpoConfig, *, learning_rate: float, total_steps: int
+    section: SftConfig | RewardConfig | PpoConfig, *, learning_rate: float, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Return the optimizer that a section of the configuration describes, and its schedule."""
     course = section.lr_scheduler_type, section.warmup_ratio

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from podium.evaluation.logprobs import answer_logprobs
-from podium.models import transformer
+from podium.models import family, transformer
 from podium.models.bundle import Model
 from podium.models.config import TransformerConfig
 from podium.models.lora import LoraSpec
@@ -33,7 +33,7 @@ ANSWERS = [[1, 2, 3, 4], [30, 31], [7], []]
 @pytest.fixture(scope="module")
 def model() -> Model:
     lora = LoraSpec(r=2, alpha=4)
-    params, adapter = jax.jit(lambda key: transformer.init_params(CONFIG, key, lora))(jax.random.key(1))
+    params, adapter = jax.jit(lambda key: family.init_params(CONFIG, key, lora))(jax.random.key(1))
     # Weights far from their small start, or every token is about equally likely and nothing is told apart.
     scaled = jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim > 2 else leaf, params)
     noisy = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(2), leaf.shape), adapter)
@@ -49,7 +49,7 @@ def logits_of(row: tuple[int, ...], adapted: bool, model: Model) -> np.ndarray:
     @jax.jit
     def run() -> jax.Array:
         hidden = transformer.forward(CONFIG, model.params, ids, np.ones_like(ids, bool), adapter=adapter, lora=lora)
-        return transformer.logits(CONFIG, model.params, hidden)
+        return family.logits(CONFIG, model.params, hidden)
 
     return np.asarray(run(), np.float64)[0]
 

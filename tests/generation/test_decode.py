@@ -9,19 +9,32 @@ import pytest
 
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
-from podium.models import transformer
+from podium.models import family, transformer
+from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
+from podium.models.text import Text
 from support import tiny
 
 NEW = 10
 GREEDY = Sampling(0.0)
 
 
-@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora", "tap"))
-def answer(prompts, keys, adapter=None, lora=None, *, sampling=GREEDY, unroll=False, eos_ids=(tiny.EOS,), tap=0):
+@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora", "tap", "config"))
+def answer(
+    prompts,
+    keys,
+    adapter=None,
+    lora=None,
+    *,
+    sampling=GREEDY,
+    unroll=False,
+    eos_ids=(tiny.EOS,),
+    tap=0,
+    config: ModelConfig = tiny.CONFIG,
+):
     return respond(
-        tiny.CONFIG,
-        tiny.params(),
+        config,
+        tiny.params(config=config),
         prompts.ids,
         prompts.mask,
         keys,
@@ -40,35 +53,41 @@ def keys(count: int) -> jax.Array:
     return jax.random.split(jax.random.key(5), count)
 
 
-def naive_greedy(prompt: list[int], steps: int) -> list[int]:
-    ids = list(prompt)
-    for _ in range(steps):
-        array = jnp.asarray([ids])
-        hidden = transformer.forward(tiny.CONFIG, tiny.params(), array, jnp.ones(array.shape, bool))
-        ids.append(int(jnp.argmax(transformer.logits(tiny.CONFIG, tiny.params(), hidden)[0, -1])))
-    return ids[len(prompt) :]
+@pytest.fixture(scope="module", params=tiny.CONFIGS)
+def naive_greedy(request: pytest.FixtureRequest) -> tuple[ModelConfig, list[list[int]]]:
+    """The whole texts through the network for every token, in a buffer whose free places are masked."""
+    config, prompts = tiny.CONFIGS[request.param], tiny.prompts(4)
+    params, ids = tiny.params(config=config), np.zeros((4, NEW), np.int32)
+
+    @jax.jit
+    def states(ids, mask):
+        text = Text(prompts.ids, prompts.mask, ids, mask)
+        return family.logits(config, params, family.response_states(config, params, text))
+
+    for step in range(NEW):
+        mask = np.broadcast_to(np.arange(NEW) < step, (4, NEW))
+        ids[:, step] = np.asarray(states(ids, mask))[:, step].argmax(axis=-1)
+    return config, ids.tolist()
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_greedy_equals_a_full_forward_pass_per_token(unroll: bool) -> None:
-    prompts = tiny.prompts(4)
-    responses = answer(prompts, keys(4), unroll=unroll, eos_ids=(10**6,))
-    for row in range(4):
-        prompt = prompts.ids[row][prompts.mask[row]].tolist()
-        assert responses.ids[row].tolist() == naive_greedy(prompt, NEW)
+def test_greedy_equals_a_full_forward_pass_per_token(unroll: bool, naive_greedy: tuple) -> None:
+    config, expected = naive_greedy
+    responses = answer(tiny.prompts(4), keys(4), unroll=unroll, eos_ids=(10**6,), config=config)
+    assert responses.ids.tolist() == expected
 
 
 @pytest.mark.parametrize("layers", [None, 1])
-def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None) -> None:
+@pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
+def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None, config: ModelConfig) -> None:
     lora = LoraSpec(4, 8.0, layers=layers)
-    adapter = jax.tree.map(lambda x: x + 0.3, transformer.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
-    prompts = tiny.prompts(4)
+    adapter = jax.tree.map(lambda x: x + 0.3, family.init_adapter(config, lora, jax.random.key(1)))
+    prompts, params = tiny.prompts(4), tiny.params(config=config)
     for unroll in (False, True):
-        responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(0.7), unroll=unroll)
-        ids = jnp.concatenate([prompts.ids, responses.ids], axis=1)
-        mask = jnp.concatenate([prompts.mask, responses.mask], axis=1)
-        hidden = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, adapter=adapter, lora=lora)
-        logits = transformer.logits(tiny.CONFIG, tiny.params(), hidden)[:, prompts.ids.shape[1] - 1 : -1] / 0.7
+        responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(0.7), unroll=unroll, config=config)
+        text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
+        states = family.response_states(config, params, text, adapter=adapter, lora=lora)
+        logits = family.logits(config, params, states) / 0.7
         expected = jnp.take_along_axis(jax.nn.log_softmax(logits), responses.ids[:, :, None], axis=2)[:, :, 0]
         np.testing.assert_allclose(responses.logprobs, jnp.where(responses.mask, expected, 0.0), atol=2e-5)
 
@@ -78,7 +97,7 @@ def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None
 def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, eos_ids: tuple[int, ...]) -> None:
     """Also of the last one, which was chosen but not fed on, and where rows end at different steps."""
     lora = LoraSpec(4, 8.0, layers=1)
-    adapter = jax.tree.map(lambda x: x + 0.3, transformer.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
+    adapter = jax.tree.map(lambda x: x + 0.3, family.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
     prompts, options = tiny.prompts(4), {"adapter": adapter, "lora": lora}
     responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(1.0), unroll=unroll, eos_ids=eos_ids, tap=1)
     ids = jnp.concatenate([prompts.ids, responses.ids], axis=1)
@@ -89,14 +108,15 @@ def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, e
     np.testing.assert_allclose(found[mask], whole[mask], atol=2e-5)
 
 
-def test_a_row_does_not_see_its_neighbours_nor_its_padding() -> None:
+@pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
+def test_a_row_does_not_see_its_neighbours_nor_its_padding(config: ModelConfig) -> None:
     prompts = tiny.prompts(6)
-    together = answer(prompts, keys(6), sampling=Sampling(1.0))
+    together = answer(prompts, keys(6), sampling=Sampling(1.0), config=config)
     for row in (0, 3):
         alone = jax.tree.map(lambda x, row=row: x[row : row + 1], prompts)
         wider = type(alone)(*(jnp.pad(x, ((0, 0), (5, 0))) for x in alone))
         for version in (alone, wider):
-            single = answer(version, keys(6)[row : row + 1], sampling=Sampling(1.0))
+            single = answer(version, keys(6)[row : row + 1], sampling=Sampling(1.0), config=config)
             assert single.ids[0].tolist() == together.ids[row].tolist()
 
 

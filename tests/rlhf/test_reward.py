@@ -5,24 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.models import transformer
+from podium.models import family
 from podium.models.heads import init_head
+from podium.models.packing import Size
+from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement
-from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, to_arrays, widths
-from podium.rlhf.networks import Network, sequence_scores
-from podium.rlhf.reward import (
-    RewardSpec,
-    RewardState,
-    comparison_scores,
-    fold_normalisation,
-    make_reward_step,
-    normalisation,
-)
+from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, sizes_of, to_arrays, widths
+from podium.rlhf.networks import Network
+from podium.rlhf.reward import RewardSpec, RewardState, fold_normalisation, make_reward_step, normalisation
 from podium.training.optimizer import make_optimizer
 from support import tiny
 
-NETWORK = Network(tiny.CONFIG, tiny.LORA, "base")
+NETWORKS = {
+    "decoder": Network(tiny.CONFIG, tiny.LORA, "base"),
+    "encoder-decoder": Network(tiny.T5, tiny.LORA, "base"),
+    "encoder": Network(tiny.T5.replace(encoder_only=True), tiny.LORA, "base"),
+}
+NETWORK = NETWORKS["decoder"]
 
 
 def comparisons(count: int, *, most: int = 4, seed: int = 0) -> list[Comparison]:
@@ -39,28 +39,34 @@ def comparisons(count: int, *, most: int = 4, seed: int = 0) -> list[Comparison]
     return found
 
 
-def weights(seed: int = 0):
-    adapter = transformer.init_adapter(tiny.CONFIG, tiny.LORA, jax.random.key(seed))
+def weights(seed: int = 0, network: Network = NETWORK):
+    adapter = family.init_adapter(network.config, tiny.LORA, jax.random.key(seed))
     adapter = jax.tree.map(lambda x: x + 0.1, adapter)
-    return {"adapter": adapter, "head": init_head(tiny.CONFIG, jax.random.key(seed + 1))}
+    return {"adapter": adapter, "head": init_head(network.config, jax.random.key(seed + 1))}
 
 
-def arrays(found: list[Comparison], width: int = 64, candidates: int = 4):
-    batch = Batch(tuple(range(len(found))), width)
-    return jax.tree.map(jnp.asarray, to_arrays(found, batch, candidates=candidates, pad_id=tiny.PAD))
+def arrays(found: list[Comparison], width: int = 96, candidates: int = 4, network: Network = NETWORK):
+    batch = Batch(tuple(range(len(found))), Size(width, 32 if network.config.packing == "apart" else 0))
+    rows = to_arrays(network.config, found, batch, candidates=candidates, pad_id=tiny.PAD)
+    return jax.tree.map(jnp.asarray, rows)
 
 
-def test_candidates_packed_behind_one_prompt_score_as_they_do_alone() -> None:
-    found, bases, own = comparisons(5), {"base": tiny.params()}, weights()
-    packed = comparison_scores(NETWORK, bases, own, arrays(found))
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_candidates_packed_behind_one_prompt_score_as_they_do_alone(network: Network) -> None:
+    found, bases = comparisons(5), {"base": tiny.params(config=network.config)}
+    own = weights(network=network)
+    batch = arrays(found, network=network)
+    packed = jax.jit(network.packed_scores)(bases, own, batch.packed, batch.ends)
+    assert np.ptp(packed) > 0.2, "scores so near to each other would hide an error"
+    alone = jax.jit(network.scores)
     for row, comparison in enumerate(found):
-        for column, sequence in enumerate(comparison.sequences):
-            ids = jnp.asarray([sequence])
-            alone = sequence_scores(NETWORK, bases, own, ids, jnp.ones(ids.shape, bool))[0]
-            assert float(packed[row, column]) == pytest.approx(float(alone), abs=2e-5)
+        for column, candidate in enumerate(comparison.candidates):
+            ids = [jnp.asarray([part]) for part in (comparison.prompt, candidate)]
+            text = Text(ids[0], jnp.ones(ids[0].shape, bool), ids[1], jnp.ones(ids[1].shape, bool))
+            assert float(packed[row, column]) == pytest.approx(float(alone(bases, own, text)[0]), abs=2e-5)
 
 
-def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None):
+def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None, network: Network = NETWORK):
     tx = optimizer or make_optimizer(
         learning_rate=1e-2,
         lr_scheduler_type="constant",
@@ -72,18 +78,18 @@ def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None):
         b2=0.999,
         eps=1e-3,  # with 1e-8 a gradient near zero turns rounding into a whole step
     )
-    own, bases = weights(), {"base": tiny.params()}
+    own, bases = weights(network=network), {"base": tiny.params(config=network.config)}
     with placement.on(mesh or make_mesh(devices=jax.devices()[:1])):
         if mesh is not None:
-            own = placement.place_weights(mesh, NETWORK, own)
-            bases = {"base": placement.place_weights(mesh, Network(tiny.CONFIG), {"base": bases["base"]})["base"]}
+            own = placement.place_weights(mesh, network, own)
+            bases = {"base": placement.place_weights(mesh, Network(network.config), {"base": bases["base"]})["base"]}
             batch = placement.place_batch(mesh, batch, dim=1)
         state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
-        return jax.jit(make_reward_step(RewardSpec(NETWORK, loss, 0.01), tx))(state, bases, batch)
+        return jax.jit(make_reward_step(RewardSpec(network, loss, 0.01), tx))(state, bases, batch)
 
 
 def split(batch, parts: int):
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
 
 def check_close(first, second, atol: float = 2e-5) -> None:
@@ -95,27 +101,44 @@ def check_close(first, second, atol: float = 2e-5) -> None:
 def test_micro_batches_and_fillers_change_nothing(loss: str) -> None:
     found = comparisons(6)
     whole = step_once(split(arrays(found), 1), loss=loss)
-    padded = to_arrays(found, Batch((*range(6), -1, -1), 64), candidates=4, pad_id=tiny.PAD)
+    rows = Batch((*range(6), -1, -1), Size(96, 0))
+    padded = to_arrays(tiny.CONFIG, found, rows, candidates=4, pad_id=tiny.PAD)
     cut = step_once(split(jax.tree.map(jnp.asarray, padded), 4), loss=loss)
     check_close(whole, cut)
 
 
-@pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
-def test_eight_devices_give_the_result_of_one(sizes: dict[str, int]) -> None:
-    batch = split(arrays(comparisons(8)), 1)
-    check_close(step_once(batch, mesh=make_mesh(devices=jax.devices()[:1])), step_once(batch, mesh=make_mesh(**sizes)))
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [
+        ({"data": 8, "fsdp": 1}, "decoder"),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, "decoder"),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, "encoder-decoder"),
+    ],
+)
+def test_eight_devices_give_the_result_of_one(sizes: dict[str, int], kind: str) -> None:
+    network = NETWORKS[kind]
+    batch = split(arrays(comparisons(8), network=network), 1)
+    one = step_once(batch, mesh=make_mesh(devices=jax.devices()[:1]), network=network)
+    check_close(one, step_once(batch, mesh=make_mesh(**sizes), network=network))
 
 
 def test_every_comparison_comes_once_an_epoch_and_batches_depend_on_seed_and_epoch_alone() -> None:
-    lengths = np.random.default_rng(0).integers(5, 300, 101).tolist()
-    batches = epoch_batches(lengths, 8, seed=3, epoch=0)
+    rng = np.random.default_rng(0)
+    sizes = [Size(int(row), int(row) // 3) for row in rng.integers(5, 300, 101)]
+    lengths = [sum(size) for size in sizes]
+    batches = epoch_batches(sizes, 8, seed=3, epoch=0)
     assert len(batches) == 13
     assert sorted(row for batch in batches for row in batch.rows if row >= 0) == list(range(101))
-    assert all(lengths[row] <= batch.width for batch in batches for row in batch.rows if row >= 0)
-    assert {batch.width for batch in batches} <= set(widths(lengths))
-    assert len({batch.width for batch in batches}) > 1
-    assert batches == epoch_batches(lengths, 8, seed=3, epoch=0)
-    assert batches != epoch_batches(lengths, 8, seed=3, epoch=1)
+    fits = [
+        sizes[row].row <= batch.width.row and sizes[row].prompt <= batch.width.prompt
+        for batch in batches
+        for row in batch.rows
+        if row >= 0
+    ]
+    assert all(fits)
+    assert 1 < len({batch.width for batch in batches}) <= len(widths(lengths))
+    assert batches == epoch_batches(sizes, 8, seed=3, epoch=0)
+    assert batches != epoch_batches(sizes, 8, seed=3, epoch=1)
 
 
 def test_normalisation_gives_mean_zero_and_variance_one() -> None:
@@ -152,7 +175,7 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
     train, _ = draw(12_288)
     test, bayes = draw(2048)
     network = Network(tiny.CONFIG)
-    own = {"base": transformer.init_params(tiny.CONFIG, jax.random.key(0))[0]}
+    own = {"base": family.init_params(tiny.CONFIG, jax.random.key(0))[0]}
     own["head"] = init_head(tiny.CONFIG, jax.random.key(1))
     tx = make_optimizer(
         learning_rate=3e-3,
@@ -168,12 +191,13 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
     state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
     step = jax.jit(make_reward_step(RewardSpec(network, "pairwise", 0.0), tx))
     for epoch in range(3):
-        for batch in epoch_batches([14] * len(train), 64, seed=0, epoch=epoch):
-            rows = to_arrays(train, batch._replace(width=16), candidates=2, pad_id=tiny.PAD)
+        for batch in epoch_batches(sizes_of(tiny.CONFIG, train), 64, seed=0, epoch=epoch):
+            rows = to_arrays(tiny.CONFIG, train, batch._replace(width=Size(16, 0)), candidates=2, pad_id=tiny.PAD)
             state, _ = step(state, {}, split(jax.tree.map(jnp.asarray, rows), 1))
     assert step._cache_size() == 1
-    held_out = to_arrays(test, Batch(tuple(range(len(test))), 16), candidates=2, pad_id=tiny.PAD)
-    scores = np.asarray(comparison_scores(network, {}, state.weights, jax.tree.map(jnp.asarray, held_out)))
+    rows = Batch(tuple(range(len(test))), Size(16, 0))
+    held_out = jax.tree.map(jnp.asarray, to_arrays(tiny.CONFIG, test, rows, candidates=2, pad_id=tiny.PAD))
+    scores = np.asarray(network.packed_scores({}, state.weights, held_out.packed, held_out.ends))
     better = np.array([comparison.ranks[0] == 1 for comparison in test])
     accuracy = np.mean((scores[:, 0] > scores[:, 1]) == better)
     assert accuracy > bayes.mean() - 0.02

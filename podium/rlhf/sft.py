@@ -1,0 +1,91 @@
+"""One step of supervised fine-tuning: the mean cross-entropy of the response tokens of a batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from podium.losses.logprobs import token_logprobs
+from podium.losses.masked import fill
+from podium.models.packing import Packed
+from podium.rlhf.networks import Bases, Network, Weights
+from podium.training.accumulate import sum_over
+
+# Logits exist for so many columns of the rows at a time, and again in the backward pass: whole, they would be the
+# largest arrays of the step.
+COLUMNS = 128
+
+
+class Lessons(NamedTuple):
+    """Packed demonstrations. targets: int32 [rows, width], the token behind each place.
+
+    weight: float32 [rows, width], how much its prediction counts; 0 where that token is of no response.
+    """
+
+    packed: Packed
+    targets: jax.Array
+    weight: jax.Array
+
+
+class SftState(NamedTuple):
+    """What training carries from step to step. step: int32, completed optimizer steps."""
+
+    weights: Weights
+    optimizer: Any
+    step: jax.Array
+
+
+def weighted_nll(network: Network, bases: Bases, weights: Weights, lessons: Lessons) -> jax.Array:
+    """Sum of weight * -log p(target) over all places, float32."""
+    states = network.packed_states(bases, weights, lessons.packed)
+    parts = (states, lessons.targets, lessons.weight)
+
+    def nll(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        states, targets, weight = part
+        logprobs = token_logprobs(network.logits(bases, weights, states), targets)
+        return -jnp.sum(fill(logprobs, weight > 0) * weight)
+
+    if states.shape[1] <= COLUMNS:
+        return nll(parts)
+    return sum_over(jax.checkpoint(nll), jax.tree.map(_columns, parts))
+
+
+def _columns(array: jax.Array) -> jax.Array:
+    """Cut [rows, width, ...] into [parts, rows, COLUMNS, ...]: along the width, so that rows stay on their devices."""
+    rows, width, *rest = array.shape
+    parts = -(-width // COLUMNS)
+    padded = jnp.pad(array, [(0, 0), (0, parts * COLUMNS - width), *[(0, 0)] * len(rest)])
+    return jnp.moveaxis(padded.reshape(rows, parts, COLUMNS, *rest), 1, 0)
+
+
+def make_sft_step(
+    network: Network, optimizer: optax.GradientTransformation
+) -> Callable[[SftState, Bases, Lessons], tuple[SftState, dict[str, jax.Array]]]:
+    """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
+
+    def loss(weights: Weights, bases: Bases, micro: Lessons, total: jax.Array) -> jax.Array:
+        return weighted_nll(network, bases, weights, micro) / total
+
+    def step(state: SftState, bases: Bases, batch: Lessons) -> tuple[SftState, dict[str, jax.Array]]:
+        # The global batch's, so that the sum over micro-batches is its mean however the tokens fall.
+        total = jnp.maximum(jnp.sum(batch.weight), 1e-9)
+
+        def micro_gradient(micro: Lessons) -> tuple[jax.Array, Weights]:
+            return jax.value_and_grad(loss)(state.weights, bases, micro, total)
+
+        if batch.weight.shape[0] == 1:
+            value, gradients = micro_gradient(jax.tree.map(lambda x: x[0], batch))
+        else:
+            value, gradients = sum_over(micro_gradient, batch)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        metrics = {
+            "loss": value,
+            "num_tokens": jnp.sum((batch.weight > 0).astype(jnp.float32)),
+            "grad_norm": optax.global_norm(gradients),
+        }
+        return SftState(weights, new_optimizer, state.step + 1), metrics
+
+    return step

@@ -1,0 +1,138 @@
+"""Fine-tune a language model on demonstrations."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from podium.config import SftConfig
+from podium.data.records import DemonstrationRecord
+from podium.errors import UserError
+from podium.models import Model
+from podium.models.family import init_adapter
+from podium.models.lora import merge_adapter
+from podium.models.packing import Size
+from podium.rlhf import placement
+from podium.rlhf.demonstrations import (
+    Demonstration,
+    Row,
+    batches_of,
+    encode,
+    epoch_rows,
+    find_step,
+    sizes_of,
+    to_arrays,
+    width_of,
+)
+from podium.rlhf.networks import Network, Weights
+from podium.rlhf.reward_training import lora_spec
+from podium.rlhf.sft import SftState, make_sft_step
+from podium.training.loop import run_loop
+from podium.training.optimizer import configured
+
+
+@dataclass(frozen=True)
+class SftRun:
+    """What a run of fine-tuning is given besides the model and the records."""
+
+    config: SftConfig
+    max_prompt_length: int
+    max_length: int
+    seed: int
+    mesh: Mesh
+    folder: Path
+    checkpoints: str
+    fingerprint: str
+
+
+def train_sft(base: Model, records: Sequence[DemonstrationRecord], run: SftRun) -> Model:
+    """Train on `records`, all weights or an adapter that is then merged into them; `base` gives up its parameters.
+
+    Raises UserError for demonstrations that are too long or none at all, and when training breaks down.
+    """
+    if not records:
+        raise UserError("demonstrations: train.jsonl is empty; name files in data.demonstrations and prepare again")
+    demonstrations = encode(records, base.tokenizer, run.max_length)
+    longest = max(len(one.prompt) + len(one.response) for one in demonstrations)
+    if base.config.max_position is not None and longest > base.config.max_position:
+        raise UserError(
+            f"demonstrations: up to {longest} tokens of prompt and response, the model reads "
+            f"{base.config.max_position}; lower data.max_length and prepare again"
+        )
+    spec = lora_spec(run.config.lora)
+    if spec is None:
+        return base.replace(params=_fit(Network(base.config), base, {"base": base.params}, demonstrations, run)["base"])
+    adapter = {"adapter": init_adapter(base.config, spec, jax.random.key(run.seed))}
+    trained = _fit(Network(base.config, spec, "base"), base, adapter, demonstrations, run)
+    # The stages that follow train adapters of their own: they need a base without one.
+    return base.replace(params=merge_adapter(base.params, trained["adapter"], spec))
+
+
+def _fit(
+    network: Network, base: Model, start: Weights, demonstrations: Sequence[Demonstration], run: SftRun
+) -> Weights:
+    config, mesh, parts = run.config, run.mesh, run.config.gradient_accumulation_steps
+    bases = {}
+    if network.base is not None:
+        bases = placement.place_weights(mesh, Network(base.config), {network.base: base.params})
+    count = config.per_device_batch_size * placement.data_parallel(mesh) * parts
+    batches, width = _plan(base, demonstrations, run, count)
+    steps_in = functools.cache(lambda epoch: len(batches(epoch)))
+    total = config.max_steps or max(1, round(_steps(steps_in, config.num_train_epochs)))
+    tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
+    with placement.on(mesh):
+        weights = placement.place_weights(mesh, network, start)
+        optimizer = placement.place_optimizer(mesh, network, weights, tx)
+        state = SftState(weights, optimizer, jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh)))
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        compiled = jax.jit(make_sft_step(network, tx), donate_argnums=0, out_shardings=(shardings, None))
+
+        def step(index: int, state: SftState) -> tuple[SftState, Mapping[str, jax.Array], None]:
+            epoch, place = find_step(index, steps_in)
+            rows = batches(epoch)[place]
+            lessons = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
+            # Without -1, which has no answer where prompts take no places.
+            micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), lessons)
+            state, metrics = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
+            return state, metrics, None
+
+        state = run_loop(
+            step,
+            state,
+            total=total,
+            label="sft",
+            folder=run.folder,
+            checkpoints=run.checkpoints,
+            fingerprint=run.fingerprint,
+            save_steps=config.save_steps,
+            logging_steps=config.logging_steps,
+            shown={"loss": "loss"},
+        )
+    return state.weights
+
+
+Batches = Callable[[int], list[tuple[Row, ...]]]
+
+
+def _plan(base: Model, demonstrations: Sequence[Demonstration], run: SftRun, count: int) -> tuple[Batches, Size]:
+    """Return the batches of an epoch as a function of its number, and the width of their rows."""
+    packing = run.config.packing
+    sizes = sizes_of(base.config, demonstrations)
+    width = width_of(sizes, max_prompt_length=run.max_prompt_length, max_length=run.max_length, packing=packing)
+
+    @functools.lru_cache(maxsize=2)
+    def batches(epoch: int) -> list[tuple[Row, ...]]:
+        return batches_of(epoch_rows(sizes, width, packing=packing, seed=run.seed, epoch=epoch), count)
+
+    return batches, width
+
+
+def _steps(steps_in: Callable[[int], int], epochs: float) -> float:
+    """Count the steps of so many epochs, of which the last may be a part of one."""
+    part, whole = math.modf(epochs)
+    return sum(map(steps_in, range(int(whole)))) + (part * steps_in(int(whole)) if part else 0.0)

@@ -1,0 +1,141 @@
+"""Fine-tuning: packed demonstrations are learned as they are alone, however rows and micro-batches fall.
+
+Seen to fail: with targets not shifted; with the prompt's tokens counted; with the loss divided by each micro-batch's
+own weight; with all segments of a row as one; with the last columns of a row left out.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from podium.data.batches import pad_left, pad_right
+from podium.models import family
+from podium.models.config import ModelConfig
+from podium.models.packing import Size
+from podium.models.text import Text
+from podium.parallel.mesh import make_mesh
+from podium.rlhf import placement, sft
+from podium.rlhf.demonstrations import Demonstration, Row, to_arrays
+from podium.rlhf.networks import Network
+from podium.rlhf.sft import Lessons, SftState, make_sft_step, weighted_nll
+from podium.training.optimizer import make_optimizer
+from support import reference, tiny
+
+KINDS = pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
+# Rows of several demonstrations, of one, and a filler.
+PACKED: tuple[Row, ...] = ((4, 0, 2), (1, 5), (3,), ())
+ALONE: tuple[Row, ...] = ((0,), (1,), (2,), (3,), (4,), (5,), (), ())
+
+
+def demonstrations(count: int = 6, seed: int = 0) -> list[Demonstration]:
+    rng = np.random.default_rng(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return rng.integers(2, tiny.CONFIG.vocab_size, rng.integers(low, high)).tolist()
+
+    weights = (1.0, 0.5, 2.0, 0.0)
+    return [Demonstration(tokens(2, 9), tokens(1, 9), weights[number % 4]) for number in range(count)]
+
+
+def lessons(config: ModelConfig, rows: tuple[Row, ...], width: int = 48) -> Lessons:
+    size = Size(width, 32 if config.packing == "apart" else 0)
+    return jax.tree.map(jnp.asarray, to_arrays(config, demonstrations(), rows, size, tiny.PAD))
+
+
+def adapted(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
+    """An adapter that is not zero, over a frozen base."""
+    adapter = jax.tree.map(lambda x: x + 0.1, family.init_adapter(config, tiny.LORA, jax.random.key(1)))
+    return Network(config, tiny.LORA, "base"), {"base": tiny.params(config=config)}, {"adapter": adapter}
+
+
+def whole(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
+    return Network(config), {}, {"base": tiny.params(config=config)}
+
+
+def check_close(first: Any, second: Any, atol: float = 2e-5) -> None:
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [128, 20])
+@KINDS
+def test_the_loss_is_that_of_each_demonstration_alone(
+    config: ModelConfig, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one row for each through the unpacked path, and a softmax in Python floats."""
+    monkeypatch.setattr(sft, "COLUMNS", columns)
+    params, shown = tiny.params(config=config), demonstrations()
+    prompts = pad_left([one.prompt for one in shown], 8, tiny.PAD)
+    text = Text(*prompts, *pad_right([one.response for one in shown], 8, tiny.PAD))  # type: ignore[arg-type]  # NumPy
+    logits = jax.jit(lambda text: family.logits(config, params, family.response_states(config, params, text)))(text)
+    expected = 0.0
+    for one, rows in zip(shown, np.asarray(logits), strict=True):
+        for row, token in zip(rows, one.response, strict=False):
+            expected -= one.weight * reference.log_softmax(row, 1.0)[token]
+    network, bases, weights = whole(config)
+    found = jax.jit(lambda batch: weighted_nll(network, bases, weights, batch))(lessons(config, PACKED))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert expected > 50
+
+
+@pytest.mark.parametrize("form", [whole, adapted], ids=["all weights", "lora"])
+@KINDS
+def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: ModelConfig, form: Any) -> None:
+    network, bases, weights = form(config)
+
+    @jax.jit
+    def loss(batch: Lessons) -> Any:
+        return jax.value_and_grad(lambda own: weighted_nll(network, bases, own, batch) / jnp.sum(batch.weight))(weights)
+
+    packed, alone = loss(lessons(config, PACKED)), loss(lessons(config, ALONE))
+    check_close(packed, alone)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(packed[1])) > 1e-2
+
+
+def step_once(batch: Lessons, config: ModelConfig, mesh: jax.sharding.Mesh | None = None) -> Any:
+    tx = make_optimizer(
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
+        total_steps=10,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        eps=1e-3,  # with 1e-8 a gradient near zero turns rounding into a whole step
+    )
+    network, bases, weights = adapted(config)
+    with placement.on(mesh or make_mesh(devices=jax.devices()[:1])):
+        if mesh is not None:
+            weights = placement.place_weights(mesh, network, weights)
+            bases = placement.place_weights(mesh, Network(config), bases)
+            batch = placement.place_batch(mesh, batch, dim=1)
+        state = SftState(weights, tx.init(weights), jnp.zeros((), jnp.int32))
+        return jax.jit(make_sft_step(network, tx))(state, bases, batch)
+
+
+def split(batch: Lessons, parts: int) -> Lessons:
+    return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+
+
+@KINDS
+def test_micro_batches_and_fillers_change_nothing(config: ModelConfig) -> None:
+    """The parts have 3, 2, 1 and no demonstrations, so that a mean of their means would be another number."""
+    one, metrics = step_once(split(lessons(config, PACKED), 1), config)
+    check_close((one, metrics), step_once(split(lessons(config, PACKED), 4), config))
+    check_close((one, metrics), step_once(split(lessons(config, ALONE), 2), config))
+    counted = [one for one in demonstrations() if one.weight]
+    assert float(metrics["num_tokens"]) == sum(len(one.response) for one in counted)
+
+
+@KINDS
+@pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_eight_devices_give_the_result_of_one(
+    config: ModelConfig, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "COLUMNS", 20)
+    batch = split(lessons(config, ALONE), 1)
+    check_close(
+        step_once(batch, config, make_mesh(devices=jax.devices()[:1])), step_once(batch, config, make_mesh(**sizes))
+    )
