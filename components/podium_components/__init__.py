@@ -1,6 +1,6 @@
 """One typed Kubeflow component per phase of RLHF."""
 
 from podium_components._command import PROGRAM
-from podium_components.stages import evaluate, export, ppo, prepare, reward, sample
+from podium_components.stages import evaluate, export, ppo, prepare, reward, sample, sft
 
-__all__ = ["PROGRAM", "evaluate", "export", "ppo", "prepare", "reward", "sample"]
+__all__ = ["PROGRAM", "evaluate", "export", "ppo", "prepare", "reward", "sample", "sft"]

@@ -1,7 +1,8 @@
 """The phases of RLHF as typed Kubeflow components.
 
 Every component takes its config as one dict, so a knob is named once, in `podium.config`; the other arguments are
-the artifacts that pass between phases. KFP reads the annotations when it decorates: no postponed ones here.
+the artifacts that pass between phases. KFP reads the annotations when it decorates: no postponed ones here. An artifact
+whose default is None may be left out.
 """
 
 from kfp import dsl
@@ -14,16 +15,18 @@ from podium_components._command import stage_container
 def prepare(
     preferences: Output[Dataset],
     prompts: Output[Dataset],
+    demonstrations: Output[Dataset],
     data_report: Output[Artifact],
     metrics: Output[Metrics],
     config: dict,
     data_digest: str = "",
 ) -> dsl.ContainerSpec:
-    """Read, check and split preference and prompt files.
+    """Read, check and split files of preferences, prompts and demonstrations.
 
     Args:
         preferences: Canonical preference records, train.jsonl and eval.jsonl.
         prompts: Canonical prompt records, train.jsonl and eval.jsonl.
+        demonstrations: Canonical demonstrations, train.jsonl and eval.jsonl; empty where the config names none.
         data_report: Folder with report.html and report.json, every refused row with its reason.
         metrics: Counts of kept and refused rows.
         config: This stage's part of the resolved Podium config.
@@ -33,11 +36,30 @@ def prepare(
 
 
 @dsl.container_component
+def sft(
+    demonstrations: Input[Dataset],
+    model: Output[Model],
+    metrics: Output[Metrics],
+    config: dict,
+) -> dsl.ContainerSpec:
+    """Fine-tune the model on demonstrations.
+
+    Args:
+        demonstrations: What `prepare` wrote.
+        model: The fine-tuned model, all weights, with metrics.jsonl and report.json.
+        metrics: Held-out perplexity with its interval, and that of the model before.
+        config: This stage's part of the resolved Podium config.
+    """
+    return stage_container("sft")
+
+
+@dsl.container_component
 def reward(
     preferences: Input[Dataset],
     reward_model: Output[Model],
     metrics: Output[Metrics],
     config: dict,
+    model: Input[Model] = None,
 ) -> dsl.ContainerSpec:
     """Train a reward model on preferences.
 
@@ -46,6 +68,7 @@ def reward(
         reward_model: Weights, tokenizer, head, gain and bias, with metrics.jsonl and report.json.
         metrics: Held-out accuracy with its interval, the longer-wins baseline, calibration.
         config: This stage's part of the resolved Podium config.
+        model: What `sft` wrote; without it, the model that the config names.
     """
     return stage_container("reward")
 
@@ -56,6 +79,7 @@ def sample(
     candidates: Output[Dataset],
     metrics: Output[Metrics],
     config: dict,
+    model: Input[Model] = None,
 ) -> dsl.ContainerSpec:
     """Answer prompts with the starting policy: the baseline that evaluation compares with.
 
@@ -64,6 +88,7 @@ def sample(
         candidates: candidates.jsonl, the responses to each prompt.
         metrics: Number, length and ending of the responses.
         config: This stage's part of the resolved Podium config.
+        model: What `sft` wrote; without it, the model that the config names.
     """
     return stage_container("sample")
 
@@ -76,6 +101,7 @@ def ppo(
     rollouts: Output[Dataset],
     metrics: Output[Metrics],
     config: dict,
+    model: Input[Model] = None,
 ) -> dsl.ContainerSpec:
     """Tune the policy against the reward model with PPO.
 
@@ -86,6 +112,7 @@ def ppo(
         rollouts: rollouts.jsonl, sampled responses with score and KL.
         metrics: The last step's rewards, KL and losses.
         config: This stage's part of the resolved Podium config.
+        model: What `sft` wrote; without it, the model that the config names.
     """
     return stage_container("ppo")
 
@@ -99,6 +126,7 @@ def evaluate(
     metrics: Output[Metrics],
     samples: Output[Dataset],
     config: dict,
+    model: Input[Model] = None,
 ) -> dsl.ContainerSpec:
     """Compare the tuned policy with the baseline answers on held-out prompts.
 
@@ -110,6 +138,7 @@ def evaluate(
         metrics: Win rate, reward gain and KL with their intervals.
         samples: samples.jsonl, both answers side by side with their rewards, and results.json.
         config: This stage's part of the resolved Podium config.
+        model: What `sft` wrote; without it, the model that the config names.
     """
     return stage_container("evaluate")
 
@@ -119,6 +148,7 @@ def export(
     policy: Input[Model],
     model: Output[Model],
     config: dict,
+    base: Input[Model] = None,
 ) -> dsl.ContainerSpec:
     """Write the tuned policy as a Hugging Face folder.
 
@@ -126,5 +156,6 @@ def export(
         policy: What `ppo` tuned.
         model: Safetensors, tokenizer, chat template and generation config.
         config: This stage's part of the resolved Podium config.
+        base: What `sft` wrote, where the policy is an adapter on it.
     """
     return stage_container("export")

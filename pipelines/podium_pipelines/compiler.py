@@ -30,5 +30,5 @@ def _without_header(text: str) -> str:
 
 def local_paths(config: PodiumConfig) -> list[str]:
     """Return what the config names on this machine: a task elsewhere cannot read it."""
-    model = config.model.name_or_path
-    return [*data_files(config), *([model] if Path(model).exists() else [])]
+    models = [model.name_or_path for model in (config.model, config.reward.model) if model is not None]
+    return [*data_files(config), *(model for model in dict.fromkeys(models) if Path(model).exists())]

@@ -21,10 +21,7 @@ def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
 
 def data_files(config: PodiumConfig) -> list[str]:
     """Return the data files and folders that the config names and this machine has; a pattern stands for its files."""
-    data = config.data
-    groups = (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts)
-    named = [item.path for group in groups for item in group or ()]
-    return [found for path in named for found in _matches(path)]
+    return [found for source in config.data.files for found in _matches(source.path)]
 
 
 def _matches(path: str) -> list[str]:

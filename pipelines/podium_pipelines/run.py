@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 from rich.console import Console
 
-from podium.config import STAGES, PodiumConfig
+from podium.config import PodiumConfig, stages_of
 from podium.errors import UserError
 from podium_components import PROGRAM
 from podium_pipelines import workdir
@@ -61,7 +61,7 @@ def run_pipeline(
         workdir.write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         workdir.write_text(out / workdir.PIPELINE, spec)
         start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program or THIS_PROGRAM, lock)
-        tasks = _Tasks(console, start)
+        tasks = _Tasks(console, start, len(stages_of(config)))
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
 
 
@@ -71,12 +71,13 @@ class _Tasks:
 
     console: Console
     start: "_Process | _Docker"
+    total: int
     begun: int = 0
 
     def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         stage = stage_of(command)
         self.begun += 1
-        self.console.print(f"[{self.begun}/{len(STAGES)}] {stage}", style="bold", markup=False, highlight=False)
+        self.console.print(f"[{self.begun}/{self.total}] {stage}", style="bold", markup=False, highlight=False)
         self.console.file.flush()
         if status := self.start(image, command, env):
             raise StageFailed(stage, status)

@@ -50,7 +50,11 @@ def component_table() -> str:
 
 
 def _ports(ports: dict[str, InputSpec] | dict[str, OutputSpec]) -> str:
-    return ", ".join(f"`{name}` {_type_name(port.type)}" for name, port in ports.items())
+    return ", ".join(f"`{name}` {_type_name(port.type)}{_spare(port)}" for name, port in ports.items())
+
+
+def _spare(port: InputSpec | OutputSpec) -> str:
+    return " (optional)" if isinstance(port, InputSpec) and port.optional else ""
 
 
 def _type_name(name: str) -> str:

@@ -58,9 +58,8 @@ def notes(lines: list[str]) -> None:
 def _absent(settings: "PodiumConfig") -> list[str]:
     """Return a note for each data file that is not on this machine, and for data that is not named at all."""
     data = settings.data
-    lines = [] if data.preferences else ["data.preferences names no file; podium run and podium prepare need one"]
-    for group in (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts):
-        for source in group or ():
-            if "://" not in source.path and "*" not in source.path and not Path(source.path).exists():
-                lines.append(f"{source.path} is not on this machine")
+    lines = [] if data.preferences else ["data.preferences names no file; podium run needs one"]
+    for source in data.files:
+        if "://" not in source.path and "*" not in source.path and not Path(source.path).exists():
+            lines.append(f"{source.path} is not on this machine")
     return lines

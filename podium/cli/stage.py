@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from podium.config import PodiumConfig
     from podium.stages.io import Result, StageIO, StageSpec
 
+# Outputs that a command may leave out: nobody needs them, or there is nothing in them.
+SPARE_OUTPUTS = frozenset({"metrics", "demonstrations"})
 # What each stage does, and an example of its artifacts.
 STAGES = {
     "prepare": (
-        "Read, check and split preference and prompt files.",
-        "--output preferences=out/preferences --output prompts=out/prompts --output data_report=out/data_report",
+        "Read, check and split files of preferences, prompts and demonstrations.",
+        "--output preferences=out/preferences --output prompts=out/prompts "
+        "--output demonstrations=out/demonstrations --output data_report=out/data_report",
+    ),
+    "sft": (
+        "Fine-tune the model on demonstrations; the later stages can start from what it writes.",
+        "--input demonstrations=out/demonstrations --output model=out/sft",
     ),
     "reward": (
         "Train a reward model on preferences.",
@@ -45,6 +52,9 @@ STAGES = {
         "--input policy=out/policy --output model=out/model",
     ),
 }
+
+# The optional input that takes what sft wrote.
+FROM_SFT = {"reward": "model", "sample": "model", "ppo": "model", "evaluate": "model", "export": "base"}
 
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE|JSON", help="YAML or JSON file, or JSON text, with the config.")
@@ -74,9 +84,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _help(stage: str, summary: str) -> str:
+    start = f" --input {FROM_SFT[stage]}=PATH starts from what sft wrote." if stage in FROM_SFT else ""
     return (
-        f"{summary}\n\nOutputs that are complete for the same config and inputs are kept as they are; an interrupted "
-        f"{stage} goes on from its last checkpoint."
+        f"{summary}{start}\n\nOutputs that are complete for the same config and inputs are kept as they are; an "
+        f"interrupted {stage} goes on from its last checkpoint."
     )
 
 
@@ -126,7 +137,10 @@ def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[
         settings = load_config(Path(config), overrides, notices)
     notes(notices)
     spec = SPECS[stage]
-    io = StageIO(_named("--input", inputs, spec.inputs, stage), _named("--output", outputs, spec.outputs, stage))
+    io = StageIO(
+        _named("--input", inputs, (*spec.inputs, *spec.optional), stage),
+        _named("--output", outputs, spec.outputs, stage),
+    )
     _require_all(stage, io, spec)
     _run(stage, settings, io)
 
@@ -161,8 +175,8 @@ def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) 
 
 
 def _require_all(stage: str, io: "StageIO", spec: "StageSpec") -> None:
-    """Refuse to start without an input or output that the stage will ask for; metrics may be left out."""
+    """Refuse to start without an input or output that the stage will ask for."""
     missing = [f"--input {name}=PATH" for name in spec.inputs if name not in io.inputs]
-    missing += [f"--output {name}=PATH" for name in spec.outputs if name not in io.outputs and name != "metrics"]
+    missing += [f"--output {name}=PATH" for name in spec.outputs if name not in {*io.outputs, *SPARE_OUTPUTS}]
     if missing:
         raise UserError(f"podium {stage} also needs {' '.join(missing)}")

@@ -5,8 +5,8 @@ from podium.config.load import load_config, load_config_data, load_config_text
 from podium.config.model import LoraConfig, ModelConfig
 from podium.config.platform import STAGES, KubeflowConfig, MeshConfig, PlatformConfig, Resources, VertexConfig
 from podium.config.ppo import CriticConfig, PpoConfig
-from podium.config.root import PodiumConfig, json_schema, stage_config
-from podium.config.stages import EvaluationConfig, ExportConfig, GatesConfig, RewardConfig, SampleConfig
+from podium.config.root import PodiumConfig, json_schema, stage_config, stages_of
+from podium.config.stages import EvaluationConfig, ExportConfig, GatesConfig, RewardConfig, SampleConfig, SftConfig
 
 __all__ = [
     "STAGES",
@@ -25,6 +25,7 @@ __all__ = [
     "Resources",
     "RewardConfig",
     "SampleConfig",
+    "SftConfig",
     "Source",
     "VertexConfig",
     "json_schema",
@@ -32,4 +33,5 @@ __all__ = [
     "load_config_data",
     "load_config_text",
     "stage_config",
+    "stages_of",
 ]

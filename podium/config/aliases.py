@@ -48,6 +48,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "max_target_length": "max_length",
         "max_prefill_predict_length": "max_prompt_length",
     },
+    "sft": _TRAINING | {"num_epochs": "num_train_epochs", "sample_packing": "packing"},
     "sample": _SAMPLING
     | {
         "n": "num_generations",
@@ -112,11 +113,8 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "target_modules": _projections,
 }
 # Our own names, whose values other tools write differently.
-_OWN_NAMES: tuple[Names, ...] = (
-    ("reward", "resume"),
-    ("ppo", "resume"),
-    ("reward", "lora", "target_modules"),
-    ("ppo", "lora", "target_modules"),
+_OWN_NAMES: tuple[Names, ...] = tuple(
+    (section, *keys) for section in ("sft", "reward", "ppo") for keys in (("resume",), ("lora", "target_modules"))
 )
 
 

@@ -1,4 +1,4 @@
-"""Which files hold preferences and prompts, and how much of them is kept."""
+"""Which files hold preferences, prompts and demonstrations, and how much of them is kept."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,15 @@ def _path_only(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+# The fields of DataConfig that name files; only `prepare` reads them.
+FILE_FIELDS = (
+    "preferences",
+    "prompts",
+    "demonstrations",
+    "eval_preferences",
+    "eval_prompts",
+    "eval_demonstrations",
+)
 Sources = Annotated[tuple[Annotated[Source, BeforeValidator(_path_only)], ...], BeforeValidator(_one_or_many)]
 
 
@@ -35,11 +44,15 @@ class DataConfig(Section):
 
     preferences: Sources = Field((), description="Files of compared responses: a path, a mapping, or a list of them.")
     prompts: Sources = Field((), description="Files of prompts that PPO answers, in the same form.")
+    demonstrations: Sources = Field((), description="Files of prompts with the answer to learn, in the same form.")
     eval_preferences: Sources | None = Field(
         None, description="Held-out preferences; null splits them off by the hash of the prompt."
     )
     eval_prompts: Sources | None = Field(
         None, description="Held-out prompts; null splits them off by the hash of the prompt."
+    )
+    eval_demonstrations: Sources | None = Field(
+        None, description="Held-out demonstrations; null splits them off by the hash of the prompt."
     )
     eval_fraction: OpenFraction = Field(
         0.1, description="Share of the prompts held out where no held-out file is named."
@@ -53,6 +66,11 @@ class DataConfig(Section):
     ties: Literal["drop", "keep"] = Field(
         "drop", description="What becomes of responses ranked equal: no pair, or kept for losses that model ties."
     )
+
+    @property
+    def files(self) -> tuple[Source, ...]:
+        """Every file that is named, in the order of FILE_FIELDS."""
+        return tuple(source for name in FILE_FIELDS for source in getattr(self, name) or ())
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,6 @@ from podium.config.root import PodiumConfig
 
 _SHOWN = 5
 _LATER = {
-    "sft": "supervised fine-tuning comes with a later version; leave the section out",
     "rate": "rating candidates comes with a later version; leave the section out",
 }
 _WANTED = {

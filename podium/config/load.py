@@ -9,13 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from podium.config.aliases import convert, rename, renamed
+from podium.config.data import FILE_FIELDS
 from podium.config.document import Document, Keys, Place, describe, dotted, parse, parse_value
 from podium.config.explain import explain
 from podium.config.managed import apply_managed, is_managed
 from podium.config.root import PodiumConfig
 from podium.errors import UserError
 
-_FILE_LISTS = {"preferences", "prompts", "eval_preferences", "eval_prompts"}
+# Where models are named.
+_MODELS: tuple[Keys, ...] = (("model",), ("reward", "model"))
 
 
 def load_config(
@@ -140,12 +142,20 @@ def _resolve_paths(document: Document) -> None:
     """Make local paths absolute, each from the folder of whatever named it."""
     data = document.data.get("data")
     if isinstance(data, dict):
-        for name in data.keys() & _FILE_LISTS:
+        for name in data.keys() & set(FILE_FIELDS):
             data[name] = _absolute_sources(document, ("data", name), data[name])
-    model = document.data.get("model")
+    for keys in _MODELS:
+        _resolve_model(document, keys)
+
+
+def _resolve_model(document: Document, keys: Keys) -> None:
+    """Make the name of the model at `keys` an absolute path where it is one."""
+    model: Any = document.data
+    for key in keys:
+        model = model.get(key) if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
         name = model["name_or_path"]
-        resolved = absolute(name, document.place(("model", "name_or_path")).folder)
+        resolved = absolute(name, document.place((*keys, "name_or_path")).folder)
         if name.startswith((".", "/", "~")) or (name and "://" not in name and Path(resolved).exists()):
             model["name_or_path"] = resolved
 

@@ -20,7 +20,7 @@ ALL_PROJECTIONS: tuple[Projection, ...] = (
 
 
 class ModelConfig(Section):
-    """The pretrained model that every stage starts from."""
+    """A pretrained model."""
 
     name_or_path: Annotated[str, Field(min_length=1)] = Field(
         description="Folder with config.json, safetensors and a tokenizer, a gs:// or s3:// URI of one, "

@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import AxisSize, Positive, Section, fail
 
-STAGES = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
-Stage = Literal["prepare", "reward", "sample", "ppo", "evaluate", "export"]
+STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
+Stage = Literal["prepare", "sft", "reward", "sample", "ppo", "evaluate", "export"]
 
 
 def _as_text(value: Any) -> Any:

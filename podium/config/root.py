@@ -5,30 +5,33 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from podium.config.base import Section, Seed, fail
-from podium.config.data import DataConfig
+from podium.config.data import FILE_FIELDS, DataConfig
 from podium.config.model import ModelConfig
-from podium.config.platform import PlatformConfig
+from podium.config.platform import STAGES, PlatformConfig
 from podium.config.ppo import PpoConfig
-from podium.config.stages import EvaluationConfig, ExportConfig, RewardConfig, SampleConfig
+from podium.config.stages import EvaluationConfig, ExportConfig, RewardConfig, SampleConfig, SftConfig
 
 _SECTIONS = {
     "prepare": ("model", "data"),
+    "sft": ("model", "data", "sft"),
     "reward": ("model", "data", "reward"),
     "sample": ("model", "data", "sample"),
     "ppo": ("model", "data", "ppo"),
     "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
     "export": ("model", "export"),
 }
-_FILES = {"preferences", "prompts", "eval_preferences", "eval_prompts"}
-_USES_DEVICES = {"reward", "sample", "ppo", "evaluate"}
+_USES_DEVICES = {"sft", "reward", "sample", "ppo", "evaluate"}
 
 
 class PodiumConfig(Section):
     """Everything a run is told; only model.name_or_path has no default."""
 
     seed: Seed = Field(0, description="Start of every random stream; equal seeds give equal bytes.")
-    model: ModelConfig = Field(description="The pretrained model.")
+    model: ModelConfig = Field(description="The pretrained model that a run starts from.")
     data: DataConfig = Field(DataConfig(), description="Input files and limits.")
+    sft: SftConfig | None = Field(
+        None, description="Supervised fine-tuning before all else ({} takes the defaults); null leaves it out."
+    )
     sample: SampleConfig = Field(SampleConfig(), description="How candidates are drawn.")
     reward: RewardConfig = Field(RewardConfig(), description="Reward model training.")
     ppo: PpoConfig = Field(PpoConfig(), description="Proximal policy optimisation.")
@@ -41,7 +44,15 @@ class PodiumConfig(Section):
         # The export stage is handed no ppo section: there the policy itself says whether it is an adapter.
         if self.export.format == "adapter" and self.ppo.lora is None and "ppo" in self.model_fields_set:
             fail("export.format", "adapter needs ppo.lora, which is null; write merged, or set ppo.lora")
+        # Nor is the sft stage handed the files. Who names preferences here describes a whole run.
+        if self.sft is not None and self.data.preferences and not self.data.demonstrations:
+            fail("data.demonstrations", "sft learns from them; name a file of demonstrations, or leave sft out")
         return self
+
+
+def stages_of(config: PodiumConfig) -> tuple[str, ...]:
+    """Return the stages of a run of this config in their order: sft is one where it has a section."""
+    return tuple(stage for stage in STAGES if stage != "sft" or config.sft is not None)
 
 
 def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
@@ -52,7 +63,7 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     dump = config.model_dump(mode="json")
     part = {"seed": dump["seed"]} | {name: dump[name] for name in _SECTIONS[stage]}
     if stage != "prepare" and "data" in part:
-        part["data"] = {key: value for key, value in part["data"].items() if key not in _FILES}
+        part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
     if stage in _USES_DEVICES:
         part["platform"] = {"mesh": dump["platform"]["mesh"]}
     return part

@@ -1,4 +1,4 @@
-"""What the stages between data and export are told: sampling, reward training, evaluation, export."""
+"""What the stages between data and export are told: fine-tuning, sampling, reward training, evaluation, export."""
 
 from typing import Literal, Self
 
@@ -16,10 +16,37 @@ from podium.config.base import (
     TopP,
     fail,
 )
-from podium.config.model import Dtype, LoraConfig
+from podium.config.model import LoraConfig, ModelConfig
 
 Schedule = Literal["constant", "linear", "cosine"]
 Resume = Literal["auto", "never"]
+
+
+class SftConfig(Section):
+    """Supervised fine-tuning on demonstrations; the stages after it start from its model."""
+
+    learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate of AdamW.")
+    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
+    num_train_epochs: PositiveFloat = Field(1.0, description="Passes over the demonstrations; max_steps goes first.")
+    max_steps: Positive | None = Field(None, description="Optimizer steps; null follows num_train_epochs.")
+    per_device_batch_size: Positive = Field(4, description="Rows per device and micro-batch.")
+    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
+    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
+    lora: LoraConfig | None = Field(
+        None,
+        description="Adapters ({} takes the defaults), merged into the weights when training ends; null trains all "
+        "weights.",
+    )
+    packing: bool = Field(
+        True,
+        description="Fill rows of data.max_length tokens with several demonstrations, which do not see each other; "
+        "false puts one in a row.",
+    )
+    save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
+    logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
+    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 
 
 class SampleConfig(Section):
@@ -44,6 +71,12 @@ class SampleConfig(Section):
 class RewardConfig(Section):
     """Reward model training."""
 
+    model: ModelConfig | None = Field(
+        None, description="Pretrained model that the reward model starts from, of any family; null: the policy's."
+    )
+    encoder_only: bool = Field(
+        False, description="Of an encoder-decoder, train the encoder alone, which reads prompt and response together."
+    )
     loss: Literal["pairwise", "plackett_luce"] = Field(
         "pairwise", description="All pairs of one prompt weighted 1 / (K choose 2), or the whole ranking at once."
     )
@@ -93,7 +126,10 @@ class ExportConfig(Section):
     """The Hugging Face folder that leaves the pipeline."""
 
     format: Literal["merged", "adapter"] = Field("merged", description="One model, or the LoRA adapter alone.")
-    dtype: Dtype = Field("float32", description="Type the weights are stored in.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Type the weights are stored in; float16 holds numbers up to 65504, larger ones are refused.",
+    )
     verify: Literal["auto", "always", "never"] = Field(
         "auto", description="Compare logits with transformers; auto does it where torch is installed."
     )

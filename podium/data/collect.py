@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from podium.config.data import DataConfig, Source
 from podium.data.fields import Refused
-from podium.data.records import Message, PreferenceRecord, PromptRecord, normalised_prompt
+from podium.data.records import DemonstrationRecord, Message, PreferenceRecord, PromptRecord, normalised_prompt
 from podium.data.sources import Refusal, Row, expand, parse_rows, read_content
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 
-Record = TypeVar("Record", bound=PreferenceRecord | PromptRecord)
+Record = TypeVar("Record", bound=PreferenceRecord | PromptRecord | DemonstrationRecord)
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -108,19 +108,19 @@ def _located(
 
 
 def _measured(record: Record, row: Row, limits: Limits) -> Located[Record]:
-    responses = record.responses if isinstance(record, PreferenceRecord) else []
+    responses = _responses(record)
     for turn in record.prompt:
         _refuse_control_token(limits.tokenizer, turn["content"], "the prompt")
-    for place, response in enumerate(responses, start=1):
-        _refuse_control_token(limits.tokenizer, response, f"response {place}")
+    for name, response in responses.items():
+        _refuse_control_token(limits.tokenizer, response, name)
     prompt = instructed(record.prompt, limits.instruction)
     prompt_tokens = _prompt_tokens(prompt, limits)
-    response_tokens = tuple(len(limits.tokenizer.encode_response(response)) for response in responses)
-    for place, count in enumerate(response_tokens, start=1):
+    response_tokens = tuple(len(limits.tokenizer.encode_response(response)) for response in responses.values())
+    for name, count in zip(responses, response_tokens, strict=True):
         if prompt_tokens + count > limits.max_length:
             raise Refused(
                 "long_response",
-                f"prompt and response {place} have {prompt_tokens} + {count} tokens, more than data.max_length "
+                f"prompt and {name} have {prompt_tokens} + {count} tokens, more than data.max_length "
                 f"{limits.max_length}; shorten them or raise it",
             )
     return Located(
@@ -131,6 +131,13 @@ def _measured(record: Record, row: Row, limits: Limits) -> Located[Record]:
         prompt_tokens=prompt_tokens,
         response_tokens=response_tokens,
     )
+
+
+def _responses(record: PreferenceRecord | PromptRecord | DemonstrationRecord) -> dict[str, str]:
+    """Return the responses of a record by what a reader calls them."""
+    if isinstance(record, PreferenceRecord):
+        return {f"response {place}": response for place, response in enumerate(record.responses, start=1)}
+    return {"the response": record.response} if isinstance(record, DemonstrationRecord) else {}
 
 
 def _changed(record: AnyModel, **fields: object) -> AnyModel:

@@ -57,11 +57,11 @@ def read_preference(row: Columns, format: str = "auto") -> PreferenceRecord:
             prompt=draft.prompt,
             responses=draft.responses,
             ranks=fields.dense_ranks(draft.ranks),
-            margin=_optional(present, "margin", fields.number),
-            rater=_optional(present, "rater", fields.label),
-            source=_optional(present, "source", fields.label),
-            weight=_optional(present, "weight", fields.weight),
-            shown_order=_optional(present, "shown_order", fields.whole_numbers),
+            margin=optional(present, "margin", fields.number),
+            rater=optional(present, "rater", fields.label),
+            source=optional(present, "source", fields.label),
+            weight=optional(present, "weight", fields.weight),
+            shown_order=optional(present, "shown_order", fields.whole_numbers),
             metadata=metadata,
         )
     except ValidationError as error:
@@ -101,7 +101,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return str(value)
 
 
-def _optional(row: Columns, name: str, read: Callable[[Any, str], Any]) -> Any:
+def optional(row: Columns, name: str, read: Callable[[Any, str], Any]) -> Any:
+    """Return what a column holds; None where it is absent or empty."""
     return read(row[name], name) if row.get(name, "") != "" else None
 
 

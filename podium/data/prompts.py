@@ -13,7 +13,8 @@ from podium.data.records import Message, PromptRecord
 # Columns that answer a prompt. A file of compared responses may serve as a file of prompts; its answers are left out.
 ANSWER_COLUMNS = {
     *("responses", "ranks", "completions", "chosen", "rejected", "response_a", "response_b", "choice", "completion"),
-    *("response", "candidate_0", "candidate_1", "preferred_output", "non_preferred_output", "shown_order", "margin"),
+    *("response", "output_text", "candidate_0", "candidate_1", "preferred_output", "non_preferred_output"),
+    *("shown_order", "margin"),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from podium.data.collect import Located, Record
-from podium.data.records import PreferenceRecord, digest, pairs
+from podium.data.records import DemonstrationRecord, PreferenceRecord, digest, pairs
 from podium.errors import UserError
 
 
@@ -31,7 +31,7 @@ class LongerWins:
 
 
 def drop_duplicates(rows: Sequence[Located[Record]]) -> tuple[list[Located[Record]], list[Clash]]:
-    """Keep the first of equal rows: same prompt, and for comparisons same responses, ranks and rater."""
+    """Keep the first of equal rows: same prompt, response, and for comparisons same responses, ranks and rater."""
     first: dict[str, Located[Record]] = {}
     repeated = []
     for row in rows:
@@ -43,6 +43,8 @@ def drop_duplicates(rows: Sequence[Located[Record]]) -> tuple[list[Located[Recor
 
 def _content_key(row: Located[Record]) -> str:
     record = row.record
+    if isinstance(record, DemonstrationRecord):
+        return digest(record.prompt, record.response)
     if not isinstance(record, PreferenceRecord):
         return digest(record.prompt)
     judged = sorted(zip(record.responses, record.ranks, strict=True))

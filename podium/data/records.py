@@ -1,4 +1,4 @@
-"""The canonical records: an n-way comparison of responses, and a prompt."""
+"""The canonical records: an n-way comparison of responses, a prompt, and a prompt with the answer to learn."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ class PromptRecord(BaseModel):
     id: str
     prompt: list[Message] = Field(min_length=1)
     source: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+class DemonstrationRecord(BaseModel):
+    """A prompt and the response that a model is to learn; `weight` is how much each of its tokens counts, None: 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    prompt: list[Message] = Field(min_length=1)
+    response: str
+    source: str | None = None
+    weight: float | None = Field(None, ge=0)
     metadata: dict[str, Any] = {}
 
 
@@ -103,6 +116,11 @@ def read_preferences(path: Path) -> list[PreferenceRecord]:
 def read_prompts(path: Path) -> list[PromptRecord]:
     """Read a file of canonical prompts; a line that is not one raises UserError with file and line."""
     return [_parse(PromptRecord, path, number, line) for number, line in _lines(path)]
+
+
+def read_demonstrations(path: Path) -> list[DemonstrationRecord]:
+    """Read a file of canonical demonstrations; a line that is not one raises UserError with file and line."""
+    return [_parse(DemonstrationRecord, path, number, line) for number, line in _lines(path)]
 
 
 def read_jsonl(path: Path) -> list[PreferenceRecord] | list[PromptRecord]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from podium.data.collect import Collected, Located
 from podium.data.quality import Clash, LongerWins
-from podium.data.records import PreferenceRecord, PromptRecord, pairs
+from podium.data.records import DemonstrationRecord, PreferenceRecord, PromptRecord, pairs
 
 HISTOGRAM_BINS = 32
 PAGE_ROWS = 200
@@ -24,7 +24,7 @@ PERCENTILES = (0, 50, 95, 100)
 
 @dataclass(frozen=True)
 class Part:
-    """One of the two data sets, after all checks."""
+    """One of the data sets, after all checks."""
 
     collected: Collected[Any]
     train: Sequence[Located[Any]]
@@ -34,23 +34,32 @@ class Part:
     renamed_ids: int
 
 
+EMPTY = Part(Collected([], [], []), (), (), (), (), 0)
+
+
 @dataclass(frozen=True)
 class Findings:
     """Everything the report tells."""
 
     preferences: Part
     prompts: Part
+    demonstrations: Part
     tied: int
     contradictions: Sequence[Clash]
     held_out_in_prompts: Sequence[Clash]
+    held_out_in_demonstrations: Sequence[Clash]
     longer_wins: Mapping[str, LongerWins]
     settings: Mapping[str, Any]
     notes: Sequence[str]
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.preferences, self.prompts, self.demonstrations
+
 
 def summarise(findings: Findings) -> dict[str, Any]:
     """Return the report as JSON has it."""
-    refused = [*findings.preferences.collected.refused, *findings.prompts.collected.refused]
+    refused = [item for part in findings.parts for item in part.collected.refused]
     return {
         "preferences": {
             **_part(findings.preferences),
@@ -60,16 +69,21 @@ def summarise(findings: Findings) -> dict[str, Any]:
             "candidates": _candidate_counts([*findings.preferences.train, *findings.preferences.eval]),
         },
         "prompts": _part(findings.prompts),
+        "demonstrations": _part(findings.demonstrations),
         "longer_wins": {name: asdict(value) for name, value in findings.longer_wins.items()},
         "tokens": _token_statistics(findings),
         "refused": [asdict(item) for item in refused],
         "refused_by_kind": dict(Counter(item.kind for item in refused).most_common()),
-        "duplicates": [asdict(item) for part in (findings.preferences, findings.prompts) for item in part.duplicates],
+        "duplicates": [asdict(item) for part in findings.parts for item in part.duplicates],
         "contradictions": [asdict(item) for item in findings.contradictions],
         "leakage": {
             "preferences": [asdict(item) for item in findings.preferences.leaked],
             "prompts": [asdict(item) for item in findings.prompts.leaked],
+            "demonstrations": [asdict(item) for item in findings.demonstrations.leaked],
             "held_out_preferences_in_training_prompts": [asdict(item) for item in findings.held_out_in_prompts],
+            "held_out_prompts_in_training_demonstrations": [
+                asdict(item) for item in findings.held_out_in_demonstrations
+            ],
         },
         "settings": dict(findings.settings),
         "notes": list(findings.notes),
@@ -103,11 +117,14 @@ def _candidate_counts(rows: Sequence[Located[PreferenceRecord]]) -> dict[str, in
 def _token_statistics(findings: Findings) -> dict[str, Any]:
     compared = [*findings.preferences.train, *findings.preferences.eval]
     asked = [*findings.prompts.train, *findings.prompts.eval]
+    shown = [*findings.demonstrations.train, *findings.demonstrations.eval]
     return {
         "preference_prompts": _statistics([row.prompt_tokens for row in compared]),
         "best_responses": _statistics(_response_tokens(compared, lambda rank, ranks: rank == min(ranks))),
         "other_responses": _statistics(_response_tokens(compared, lambda rank, ranks: rank != min(ranks))),
         "prompts": _statistics([row.prompt_tokens for row in asked]),
+        "demonstration_prompts": _statistics([row.prompt_tokens for row in shown]),
+        "demonstration_responses": _statistics([count for row in shown for count in row.response_tokens]),
     }
 
 
@@ -144,7 +161,8 @@ def _statistics(values: Sequence[int]) -> dict[str, Any]:
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the flat figures that pipelines compare."""
     preferences, prompts, longer = report["preferences"], report["prompts"], report["longer_wins"]
-    rows = preferences["rows"] + prompts["rows"]
+    demonstrations = report["demonstrations"]
+    rows = preferences["rows"] + prompts["rows"] + demonstrations["rows"]
     return {
         "preferences_train": float(preferences["train"]),
         "preferences_eval": float(preferences["eval"]),
@@ -152,6 +170,8 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
         "pairs_eval": float(preferences["pairs_eval"]),
         "prompts_train": float(prompts["train"]),
         "prompts_eval": float(prompts["eval"]),
+        "demonstrations_train": float(demonstrations["train"]),
+        "demonstrations_eval": float(demonstrations["eval"]),
         "refused": float(len(report["refused"])),
         "refused_fraction": len(report["refused"]) / max(rows, 1),
         "duplicates": float(len(report["duplicates"])),
@@ -183,14 +203,19 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             f"{_counted(len(report['contradictions']), 'pair of responses was', 'pairs of responses were')} "
             "ranked both ways: no model can be right on both."
         )
-    if leakage["preferences"] or leakage["prompts"]:
-        count = len(leakage["preferences"]) + len(leakage["prompts"])
+    if count := sum(len(leakage[name]) for name in ("preferences", "prompts", "demonstrations")):
         found.append(
             f"{_counted(count, 'training row was', 'training rows were')} left out, as held-out files ask the same."
         )
     if leakage["held_out_preferences_in_training_prompts"]:
         count = len(leakage["held_out_preferences_in_training_prompts"])
         found.append(f"PPO trains on the prompts of {_counted(count, 'held-out comparison', 'held-out comparisons')}.")
+    if leakage["held_out_prompts_in_training_demonstrations"]:
+        count = len(leakage["held_out_prompts_in_training_demonstrations"])
+        found.append(
+            f"Demonstrations to learn from answer {_counted(count, 'held-out prompt', 'held-out prompts')}: the "
+            "evaluation would ask what was taught."
+        )
     return found
 
 
@@ -216,11 +241,12 @@ def render(report: Mapping[str, Any], findings: Findings) -> str:
         charts=_charts(report["tokens"]),
         samples=_samples(findings.preferences.train),
         prompts=_samples(findings.prompts.train),
+        demonstrations=_samples(findings.demonstrations.train),
         page_rows=PAGE_ROWS,
     )
 
 
-def _samples(rows: Sequence[Located[Any]]) -> list[PreferenceRecord | PromptRecord]:
+def _samples(rows: Sequence[Located[Any]]) -> list[PreferenceRecord | PromptRecord | DemonstrationRecord]:
     """Return a few records from all over the set."""
     stride = max(1, len(rows) // PAGE_SAMPLES)
     return [row.record for row in rows[::stride][:PAGE_SAMPLES]]
@@ -232,6 +258,8 @@ def _charts(tokens: Mapping[str, Any]) -> list[dict[str, Any]]:
         "prompts": "Prompts for PPO",
         "best_responses": "Best responses",
         "other_responses": "Other responses",
+        "demonstration_prompts": "Prompts of the demonstrations",
+        "demonstration_responses": "Demonstrated responses",
     }
     return [chart(title, tokens[name]) for name, title in titles.items() if tokens[name]["count"]]
 

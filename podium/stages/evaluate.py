@@ -1,8 +1,8 @@
 """Evaluate: the tuned policy against the baseline's candidates, judged by the reward model.
 
 The policy answers the prompts of the candidates under the settings written there, seed included: both sides draw the
-same random numbers, so that what differs is the policy. A full policy's reference is `config.model`; an adapter's is
-the model it stands on.
+same random numbers, so that what differs is the policy. A full policy's reference is the model the run starts from; an
+adapter's is the model it stands on. The candidates must be the reference's.
 
 Gates: the stage completes whether they pass or not, so that a failed run still has its report. `gates_passed` is 1 or 0
 in the metrics; who runs the stage decides what a 0 means.
@@ -29,6 +29,7 @@ from podium.evaluation.samples import Row
 from podium.models import Model, load
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.scoring import score
+from podium.stages.base import base_folder, base_model
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
 from podium.stages.sample import answer, responses_of
@@ -43,9 +44,9 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     candidates = read_candidates(io.input("candidates"))
     mesh = make_mesh(**config.platform.mesh.model_dump())
     with jax.set_mesh(mesh):
-        policy = load(io.input("policy"), dtype=config.model.dtype, mesh=mesh)
-        _check_baseline(candidates, policy)
-        reference = _reference(policy, config, mesh)
+        policy = load(io.input("policy"), dtype=config.model.dtype, mesh=mesh, base=base_folder(io))
+        reference = policy.replace(adapter=None, lora=None) if policy.lora else base_model(config, io, mesh)
+        _check_baseline(candidates, policy, reference)
         answers = _answer(policy, candidates, config)
         rewards = _rewards(config, io, candidates, answers, shared=reference, mesh=mesh)
         measured, rows = _measure(config, candidates, answers, policy, reference, rewards)
@@ -76,12 +77,6 @@ def _answer(policy: Model, candidates: Sequence[Candidates], config: PodiumConfi
         label="evaluate: answer",
     )
     return responses_of(completions, generations)
-
-
-def _reference(policy: Model, config: PodiumConfig, mesh: jax.sharding.Mesh) -> Model:
-    if policy.lora is not None:
-        return policy.replace(adapter=None, lora=None)
-    return load(config.model.name_or_path, dtype=config.model.dtype, revision=config.model.revision, mesh=mesh)
 
 
 def _rewards(
@@ -229,12 +224,18 @@ def _policies(candidates: Sequence[Candidates], policy: Model) -> dict[str, Any]
     }
 
 
-def _check_baseline(candidates: Sequence[Candidates], policy: Model) -> None:
-    """Refuse candidates of another tokenizer: their token ids would mean other texts."""
+def _check_baseline(candidates: Sequence[Candidates], policy: Model, reference: Model) -> None:
+    """Refuse candidates of another tokenizer, whose token ids would mean other texts, and those of another model."""
     if max(max(one.token_ids) for row in candidates for one in row.responses) >= policy.config.vocab_size:
         raise UserError(
             f"candidates: of {candidates[0].model}, whose tokens the policy does not have; "
             "sample them from the model that the policy was tuned from"
+        )
+    digest = candidates[0].model_digest
+    if digest and digest != reference.base_digest:
+        raise UserError(
+            f"candidates: of {candidates[0].model}, and the policy was tuned from another model ({reference.base}); "
+            "run podium sample with the --input model that podium ppo had"
         )
 
 

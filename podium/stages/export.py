@@ -14,6 +14,8 @@ from podium.data.tokenizer import Tokenizer, load_tokenizer
 from podium.errors import UserError
 from podium.models import Model, export, load
 from podium.models.verification import MAX_KL, Agreement, agreement, missing_package, our_logits, their_logits
+from podium.models.weights.config_json import auto_class
+from podium.stages.base import FINE_TUNED_FROM, base_folder
 from podium.stages.io import Result, StageIO, read_manifest
 from podium.stages.model_card import Subject, model_card
 
@@ -32,16 +34,16 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     if settings.verify == "always" and missing:
         raise UserError(f"export.verify: always needs the package {missing}; install it, or write auto")
     source, folder = io.input("policy"), io.output("model")
-    model = load(source)
+    model = load(source, base=base_folder(io, "base"))
     export(model, folder, format=settings.format, dtype=settings.dtype)
     _check_tokenizer(model.tokenizer, folder)
     subject, found = _subject(model, config), None
     if settings.verify != "never" and not missing:
-        ids = _probe(model)
-        expected = our_logits(model, ids)
+        probe = _probe(model)
+        expected = our_logits(model, *probe)
         # transformers is about to hold these weights as well.
         del model
-        found = _compare(expected, folder, ids)
+        found = _compare(expected, folder, *probe)
     (folder / "README.md").write_text(model_card(subject, read_manifest(source), found), encoding="utf-8")
     metrics = {} if found is None else {f"verify/{name}": float(value) for name, value in vars(found).items()}
     metadata = {"format": settings.format, "dtype": settings.dtype, "base": subject.base, "verified": found is not None}
@@ -49,19 +51,24 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
 
 
 def _subject(model: Model, config: PodiumConfig) -> Subject:
+    origin = model.metadata.get(FINE_TUNED_FROM)
+    # An adapter goes on top of the fine-tuned model, whatever that one comes from.
+    base = origin if origin and config.export.format == "merged" else model.base
     return Subject(
         # A path of this machine means nothing elsewhere: the last part of it is the model's name.
-        base=Path(model.base).name if Path(model.base).exists() else model.base,
+        base=Path(base).name if Path(base).exists() else base,
+        fine_tuned=origin is not None,
         format=config.export.format,
         dtype=config.export.dtype,
         lora=model.lora,
         chat=model.tokenizer.has_template,
+        auto_class=auto_class(model.config),
     )
 
 
 def _check_tokenizer(ours: Tokenizer, folder: Path) -> None:
     """Read the exported tokenizer back: a lost chat template or end token is noticed here and not by a server."""
-    theirs = load_tokenizer(folder)
+    theirs = load_tokenizer(folder, apart=ours.apart)
     same = (
         ours.encode_prompt(QUESTION) == theirs.encode_prompt(QUESTION)
         and ours.encode_response(ANSWER) == theirs.encode_response(ANSWER)
@@ -71,13 +78,18 @@ def _check_tokenizer(ours: Tokenizer, folder: Path) -> None:
         raise RuntimeError(f"{folder}: the exported tokenizer gives other ids than the policy's")
 
 
-def _probe(model: Model) -> list[int]:
-    ids = model.tokenizer.encode_prompt(QUESTION) + model.tokenizer.encode_response(ANSWER)
-    return ids[: model.config.max_position]
+def _probe(model: Model) -> tuple[list[int], list[int]]:
+    """A prompt and a response, cut to what the model has places for."""
+    prompt, response = model.tokenizer.encode_prompt(QUESTION), model.tokenizer.encode_response(ANSWER)
+    places = model.config.max_position
+    if places is not None:
+        prompt = prompt[: places // 2]
+        response = response[: places - len(prompt)]
+    return prompt, response
 
 
-def _compare(expected: np.ndarray, folder: Path, ids: list[int]) -> Agreement:
-    found = agreement(expected, their_logits(folder, ids))
+def _compare(expected: np.ndarray, folder: Path, prompt: list[int], response: list[int]) -> Agreement:
+    found = agreement(expected, their_logits(folder, prompt, response))
     if not found.holds:
         raise RuntimeError(
             f"{folder}: transformers gives other answers than the policy: {found.kl:.3g} nats per token apart "

@@ -28,22 +28,31 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Names of a stage's artifacts; `files` are outputs that are one file each, the rest are folders."""
+    """Names of a stage's artifacts; `files` are outputs that are one file each, the rest are folders.
+
+    `optional` are inputs that may be left out: `model` and `base` are what sft wrote, in place of config.model.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     files: frozenset[str] = frozenset()
+    optional: tuple[str, ...] = ()
 
 
 SPECS: dict[str, StageSpec] = {
-    "prepare": StageSpec((), ("preferences", "prompts", "data_report", "metrics")),
-    "reward": StageSpec(("preferences",), ("reward_model", "metrics")),
-    "sample": StageSpec(("prompts",), ("candidates", "metrics")),
-    "ppo": StageSpec(("prompts", "reward_model"), ("policy", "rollouts", "metrics")),
+    "prepare": StageSpec((), ("preferences", "prompts", "demonstrations", "data_report", "metrics")),
+    "sft": StageSpec(("demonstrations",), ("model", "metrics")),
+    "reward": StageSpec(("preferences",), ("reward_model", "metrics"), optional=("model",)),
+    "sample": StageSpec(("prompts",), ("candidates", "metrics"), optional=("model",)),
+    "ppo": StageSpec(("prompts", "reward_model"), ("policy", "rollouts", "metrics"), optional=("model",)),
     "evaluate": StageSpec(
-        ("policy", "candidates", "reward_model"), ("report", "metrics", "samples"), frozenset({"report"})
+        ("policy", "candidates", "reward_model"),
+        ("report", "metrics", "samples"),
+        frozenset({"report"}),
+        optional=("model",),
     ),
-    "export": StageSpec(("policy",), ("model",)),
+    # Its output is called model.
+    "export": StageSpec(("policy",), ("model",), optional=("base",)),
 }
 
 
@@ -158,5 +167,5 @@ def _check_input(name: str, path: Path) -> None:
     manifest = read_manifest(path)
     if manifest is None and (path / WORK).exists():
         raise UserError(f"input {name}: {path} is not complete (no {MANIFEST}); run the stage that writes it again")
-    if manifest is not None and (damage := first_damage(path, manifest)):
+    if manifest is not None and (damage := first_damage(path, manifest, contents=True)):
         raise UserError(f"input {name}: {damage}; copy it again, or run the stage that writes it")

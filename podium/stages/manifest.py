@@ -106,14 +106,16 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
     return manifest is not None and first_damage(Path(folder), manifest) is None
 
 
-def first_damage(folder: Path, manifest: Manifest) -> str | None:
-    """Return what is wrong with the first file that is missing or has another size than noted."""
+def first_damage(folder: Path, manifest: Manifest, *, contents: bool = False) -> str | None:
+    """Return what is wrong with the first file that is missing or has another size or, if asked, digest than noted."""
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
         if path.stat().st_size != entry["size"]:
             return f"{path} has {path.stat().st_size} bytes instead of {entry['size']}"
+        if contents and _sha256(path) != entry["sha256"]:
+            return f"{path} has another content than {MANIFEST} notes (sha256)"
     return None
 
 

@@ -16,13 +16,15 @@ _FIGURES = ("objective/scores", "objective/kl", "objective/rlhf_reward", "policy
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: the base it was tuned from, the form it is in, and what was trained."""
+    """What is exported: the base it was tuned from, the form it is in, what was trained, and what loads it."""
 
     base: str
+    fine_tuned: bool
     format: str
     dtype: str
     lora: LoraSpec | None
     chat: bool
+    auto_class: str
 
 
 def model_card(subject: Subject, manifest: Manifest | None, found: Agreement | None) -> str:
@@ -58,18 +60,20 @@ def _summary(subject: Subject) -> str:
         trained = f"a LoRA adapter (r={lora.r}, alpha={lora.alpha:g}, {', '.join(lora.target_modules)}; {where}) was"
         trained += " trained" + (", and is merged into these weights" if subject.format == "merged" else "")
     form = "This folder holds the adapter alone" if subject.format == "adapter" else "This folder holds the whole model"
-    return f"{subject.base} tuned by PPO against a reward model: {trained}. {form}, in {subject.dtype}."
+    first = "fine-tuned on demonstrations, then " if subject.fine_tuned else ""
+    return f"{subject.base} {first}tuned by PPO against a reward model: {trained}. {form}, in {subject.dtype}."
 
 
 def _usage(subject: Subject) -> str:
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    loader = subject.auto_class
+    lines = [f"from transformers import {loader}, AutoTokenizer", ""]
     lines.append('tokenizer = AutoTokenizer.from_pretrained("PATH")')
     if subject.format == "adapter":
         lines[1:1] = ["from peft import PeftModel"]
-        lines.append(f'base = AutoModelForCausalLM.from_pretrained("{subject.base}")')
+        lines.append(f'base = {loader}.from_pretrained("{subject.base}")')
         lines.append('model = PeftModel.from_pretrained(base, "PATH")')
     else:
-        lines.append('model = AutoModelForCausalLM.from_pretrained("PATH")')
+        lines.append(f'model = {loader}.from_pretrained("PATH")')
     if subject.chat:
         lines.append('chat = [{"role": "user", "content": "Hello"}]')
         lines.append("inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors='pt')")
@@ -97,7 +101,7 @@ def _check(subject: Subject, found: Agreement | None) -> str:
     if found is None:
         return "These files were not compared with the trained policy by another implementation."
     return (
-        f"transformers loads this folder and gives the trained policy's logits on a text of {found.tokens} tokens: "
+        f"transformers loads this folder and gives the trained policy's logits on a response of {found.tokens} tokens: "
         f"largest difference {found.max_difference:.2g}, {found.kl:.2g} nats per token apart, the same likeliest token "
         f"at {found.same_choice:.0%} of the places (weights stored in {subject.dtype})."
     )

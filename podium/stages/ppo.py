@@ -9,6 +9,7 @@ from podium.data.records import read_prompts
 from podium.models import load, save
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
+from podium.stages.base import base_model
 from podium.stages.io import Result, StageIO
 from podium.training.loop import fingerprint
 from podium.training.metrics import read_metrics
@@ -17,11 +18,11 @@ ROLLOUTS_FILE = "rollouts.jsonl"
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
-    """Tune config.model on prompts/train.jsonl against the reward model."""
+    """Tune the starting model on prompts/train.jsonl against the reward model."""
     folder, rollouts = io.output("policy"), io.output("rollouts")
     prompts = read_prompts(io.input("prompts") / "train.jsonl")
     mesh = make_mesh(**config.platform.mesh.model_dump())
-    base = load(config.model.name_or_path, dtype=config.model.dtype, mesh=mesh, revision=config.model.revision)
+    base = base_model(config, io, mesh)
     reward = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=base)
     rollouts.mkdir(parents=True, exist_ok=True)
     policy = train_ppo(

@@ -1,9 +1,12 @@
-"""Prepare: preference and prompt files in any accepted format to canonical, checked, split data with a report."""
+"""Prepare: files of preferences, prompts and demonstrations in any accepted format to canonical, checked, split data.
+
+A report says what was found. Parts of the data that no file was named for are empty.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,20 @@ from podium.config import PodiumConfig
 from podium.config.data import DataConfig, Source
 from podium.data import quality, report
 from podium.data.collect import Collected, Limits, Located, Record, collect, with_unique_ids
+from podium.data.demonstrations import DEMONSTRATION_FORMATS, read_demonstration
 from podium.data.formats import FORMATS, check_format, read_preference
 from podium.data.prompts import PROMPT_FORMATS, read_prompt
-from podium.data.records import PreferenceRecord, PromptRecord, digest, write_jsonl
-from podium.data.tokenizer import load_tokenizer
+from podium.data.records import DemonstrationRecord, PreferenceRecord, PromptRecord, digest, write_jsonl
 from podium.errors import UserError
+from podium.models.tokenizing import load_tokenizer_of
 from podium.stages.io import Result, StageIO
 
+# By the fields of config.data that name their files; held-out ones are eval_NAME.
+PARTS: Mapping[str, Mapping[str, object]] = {
+    "preferences": FORMATS,
+    "prompts": PROMPT_FORMATS,
+    "demonstrations": DEMONSTRATION_FORMATS,
+}
 PROMPTS_FROM_PREFERENCES = "data.prompts names no file: PPO gets the prompts of the comparisons, in the same split."
 
 
@@ -28,28 +38,31 @@ PROMPTS_FROM_PREFERENCES = "data.prompts names no file: PPO gets the prompts of 
 class Prepared:
     """What the stage writes."""
 
-    preferences: report.Part
-    prompts: report.Part
+    parts: Mapping[str, report.Part]
     report: dict[str, Any]
     page: str
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
-    """Read the files that config.data names and write preferences, prompts and data_report.
+    """Read the files that config.data names and write preferences, prompts, demonstrations and data_report.
 
-    Raises UserError, before anything is written, for a file or a data set that cannot be used.
+    Raises UserError, before anything is written, for a file or a data set that cannot be used. Demonstrations may do
+    without an output where there are none.
     """
+    if config.data.demonstrations:
+        io.place("demonstrations")
+    outputs = [name for name in PARTS if name != "demonstrations" or io.has_output(name)]
     prepared = prepare(config)
-    folders = {name: io.output(name) for name in ("preferences", "prompts", "data_report")}
+    folders = {name: io.output(name) for name in (*outputs, "data_report")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-    _write_part(folders["preferences"], prepared.preferences)
-    _write_part(folders["prompts"], prepared.prompts)
+    for name in outputs:
+        _write_part(folders[name], prepared.parts[name])
     (folders["data_report"] / "report.json").write_text(
         json.dumps(prepared.report, ensure_ascii=False, indent=1) + "\n", "utf-8"
     )
     (folders["data_report"] / "report.html").write_text(prepared.page, "utf-8")
-    metadata = {name: _metadata(prepared, name) for name in ("preferences", "prompts")}
+    metadata = {name: _metadata(prepared, name) for name in outputs}
     return Result(metrics=report.metrics(prepared.report), metadata=metadata)
 
 
@@ -57,16 +70,19 @@ def prepare(config: PodiumConfig) -> Prepared:
     """Read, check, split and judge the data, without writing anything."""
     data = config.data
     _check_sources(data)
-    tokenizer = load_tokenizer(config.model.name_or_path, revision=config.model.revision)
+    tokenizer = load_tokenizer_of(config.model.name_or_path, config.model.revision)
     limits = Limits.of(data, tokenizer)
     preferences, tied = _preferences(data, limits)
     prompts, notes = _prompts(data, limits, preferences)
+    demonstrations = _demonstrations(data, limits)
     findings = report.Findings(
         preferences=preferences,
         prompts=prompts,
+        demonstrations=demonstrations,
         tied=tied,
         contradictions=quality.contradictions([*preferences.train, *preferences.eval]),
         held_out_in_prompts=quality.shared_prompts(preferences.eval, prompts.train),
+        held_out_in_demonstrations=quality.shared_prompts(prompts.eval, demonstrations.train),
         longer_wins={
             "train": quality.longer_wins(preferences.train),
             "eval": quality.longer_wins(preferences.eval),
@@ -75,18 +91,21 @@ def prepare(config: PodiumConfig) -> Prepared:
         notes=notes,
     )
     summary = report.summarise(findings)
-    return Prepared(preferences, prompts, summary, report.render(summary, findings))
+    parts = dict(zip(PARTS, findings.parts, strict=True))
+    return Prepared(parts, summary, report.render(summary, findings))
 
 
 def _check_sources(data: DataConfig) -> None:
-    if not data.preferences:
+    if not data.preferences and not data.demonstrations:
         raise UserError("data.preferences: no file named; write the path of a file of compared responses")
-    for name in ("preferences", "eval_preferences"):
-        for source in getattr(data, name) or ():
-            check_format(source.format, FORMATS, f"data.{name}: {source.path}")
-    for name in ("prompts", "eval_prompts"):
-        for source in getattr(data, name) or ():
-            check_format(source.format, PROMPT_FORMATS, f"data.{name}: {source.path}")
+    for part, formats in PARTS.items():
+        # Without prompts of their own, those of the comparisons are used.
+        used = getattr(data, part) or (data.preferences if part == "prompts" else ())
+        if getattr(data, f"eval_{part}") and not used:
+            raise UserError(f"data.eval_{part}: held out from nothing; name files in data.{part} too")
+        for name in (part, f"eval_{part}"):
+            for source in getattr(data, name) or ():
+                check_format(source.format, formats, f"data.{name}: {source.path}")
 
 
 def _preferences(data: DataConfig, limits: Limits) -> tuple[report.Part, int]:
@@ -95,6 +114,8 @@ def _preferences(data: DataConfig, limits: Limits) -> tuple[report.Part, int]:
         kept = [row for row in found.rows if data.ties == "keep" or len(set(row.record.ranks)) > 1]
         return Collected(kept, found.refused, found.files), len(found.rows) - len(kept)
 
+    if not data.preferences:
+        return report.EMPTY, 0
     train, tied_train = read(data.preferences)
     held_out, tied_eval = read(data.eval_preferences) if data.eval_preferences else (None, 0)
     return _part(train, held_out, data.eval_fraction, "data.preferences"), tied_train + tied_eval
@@ -107,8 +128,20 @@ def _prompts(data: DataConfig, limits: Limits, preferences: report.Part) -> tupl
     held_out = read(data.eval_prompts) if data.eval_prompts else None
     if data.prompts:
         return _part(read(data.prompts), held_out, data.eval_fraction, "data.prompts"), []
+    if not data.preferences:
+        return report.EMPTY, []
     train, split_off = (Collected(_asked(rows), [], []) for rows in (preferences.train, preferences.eval))
     return _part(train, held_out or split_off, data.eval_fraction, "data.prompts"), [PROMPTS_FROM_PREFERENCES]
+
+
+def _demonstrations(data: DataConfig, limits: Limits) -> report.Part:
+    def read(sources: Sequence[Source]) -> Collected[DemonstrationRecord]:
+        return collect(sources, read_demonstration, limits, max_bad_fraction=data.max_bad_fraction)
+
+    if not data.demonstrations:
+        return report.EMPTY
+    held_out = read(data.eval_demonstrations) if data.eval_demonstrations else None
+    return _part(read(data.demonstrations), held_out, data.eval_fraction, "data.demonstrations")
 
 
 def _asked(rows: Sequence[Located[PreferenceRecord]]) -> list[Located[PromptRecord]]:

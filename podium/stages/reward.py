@@ -13,11 +13,12 @@ import numpy as np
 from podium.config import PodiumConfig, stage_config
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs, read_preferences
 from podium.evaluation import preference
-from podium.models import Model, load, save
+from podium.models import Model, save
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.comparisons import encode
 from podium.rlhf.reward_training import RewardRun, train_reward
 from podium.rlhf.scoring import score_ids
+from podium.stages.base import base_model, reward_base
 from podium.stages.io import Result, StageIO
 from podium.training.loop import fingerprint
 
@@ -29,9 +30,11 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     train = read_preferences(preferences / "train.jsonl")
     held_out = read_preferences(preferences / "eval.jsonl")
     mesh = make_mesh(**config.platform.mesh.model_dump())
-    base = load(config.model.name_or_path, dtype=config.model.dtype, mesh=mesh, revision=config.model.revision)
+    policy = base_model(config, io, mesh)
+    base = reward_base(config, policy, mesh)
     model = train_reward(
         base,
+        policy,
         train,
         RewardRun(
             config=config.reward,
@@ -57,9 +60,8 @@ def judge(model: Model, held_out: Sequence[PreferenceRecord], max_length: int) -
     if not held_out:
         return {}
     comparisons = encode(held_out, model.tokenizer, max_length)
-    sequences = [sequence for comparison in comparisons for sequence in comparison.sequences]
-    scores = score_ids(model, sequences)
-    starts = np.cumsum([0] + [len(comparison.sequences) for comparison in comparisons])
+    scores = score_ids(model, [text for comparison in comparisons for text in comparison.texts])
+    starts = np.cumsum([0] + [len(comparison.candidates) for comparison in comparisons])
     better, worse, groups = [], [], []
     for start, record in zip(starts, held_out, strict=False):
         for first, second in pairs(record):

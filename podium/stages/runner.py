@@ -47,7 +47,9 @@ def run_stage(
         UserError: An input or output cannot be used, or the disk is full; no manifest is written then.
     """
     settings = stage_config(config, stage)
-    digests = io.input_digests() | _outside(stage, config)
+    if settings.get(stage, {}) is None:
+        raise UserError(f"podium {stage}: the configuration has no section {stage}; {stage}: {{}} takes its defaults")
+    digests = io.input_digests() | _outside(stage, config, io)
     key = task_key(stage, settings, digests)
     if (done := _finished(stage, key, io)) is not None:
         say(f"podium {stage}: complete for this config and these inputs; nothing to do")
@@ -173,16 +175,18 @@ def _finish(
         io.publish(name)
 
 
-def _outside(stage: str, config: PodiumConfig) -> dict[str, str]:
-    """Return digests of what a stage reads beside its inputs: data files, a model on this machine."""
+def _outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
+    """Return digests of what a stage reads beside its inputs: data files, models on this machine."""
     found = {}
-    model = Path(config.model.name_or_path)
-    if model.exists():
-        found["model"] = _model_digest(model)
+    # An input `model` stands in for the configured one.
+    models = {} if "model" in io.inputs else {"model": config.model}
+    if stage == "reward" and config.reward.model is not None:
+        models["reward.model"] = config.reward.model
+    for name, model in models.items():
+        if Path(model.name_or_path).exists():
+            found[name] = _model_digest(Path(model.name_or_path))
     if stage == "prepare":
-        data = config.data
-        for group in (data.preferences, data.prompts, data.eval_preferences, data.eval_prompts):
-            found |= {source.path: _source_digest(source.path) for source in group or ()}
+        found |= {source.path: _source_digest(source.path) for source in config.data.files}
     return found
 
 

@@ -14,14 +14,15 @@ from podium.data.records import Message, PromptRecord, read_prompts
 from podium.errors import UserError
 from podium.evaluation.candidates import Candidates, Response, SamplingRecord, write_candidates
 from podium.generation import Completions, generate
-from podium.models import Model, load
+from podium.models import Model
 from podium.parallel.mesh import make_mesh
+from podium.stages.base import base_model, base_name
 from podium.stages.io import Result, StageIO
 from podium.training.progress import Progress
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
-    """Answer the prompts of config.sample.split with config.model and write candidates.jsonl."""
+    """Answer the prompts of config.sample.split with the starting model and write candidates.jsonl."""
     prompts = _prompts(config, io)
     sample = config.sample
     settings = SamplingRecord(
@@ -33,7 +34,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     )
     mesh = make_mesh(**config.platform.mesh.model_dump())
     with jax.set_mesh(mesh):
-        model = load(config.model.name_or_path, dtype=config.model.dtype, revision=config.model.revision, mesh=mesh)
+        model = base_model(config, io, mesh)
         answers = answer(
             model,
             [record.prompt for record in prompts],
@@ -47,14 +48,14 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             id=record.id,
             prompt=record.prompt,
             responses=responses,
-            model=config.model.name_or_path,
+            model=base_name(config, io),
             model_digest=model.base_digest,
             sampling=settings,
         )
         for record, responses in zip(prompts, responses_of(answers, sample.num_generations), strict=True)
     ]
     write_candidates(io.output("candidates"), rows)
-    metadata = {"rows": len(rows), "model": config.model.name_or_path, **settings.model_dump()}
+    metadata = {"rows": len(rows), "model": base_name(config, io), **settings.model_dump()}
     return Result(metrics=_metrics(answers, len(rows)), metadata={"candidates": metadata})
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -31,15 +32,22 @@ cases, run = load("cases"), load("run")
 TINY = cases.Shape(vocabulary=32, embed=16, layers=2, heads=2, kv_heads=1, mlp=16)
 
 
-@pytest.mark.parametrize("name", ["ppo-small", "ppo-smollm2-lora", "reward-16"])
-def test_podium_side_times_every_step(name: str) -> None:
-    case = dataclasses.replace(cases.CASES[name], shape=TINY, batch=2, prompt=4, response=3, warm_up=2, steps=3)
-    if case.lora:
-        case = dataclasses.replace(case, lora=cases.Lora(r=2, layers=1))
-    result = run.measure(case, sys.executable, BENCHMARKS / "podium_side.py")
+def tiny(name: str) -> Any:
+    case = dataclasses.replace(cases.CASES[name], batch=2, prompt=4, response=3, warm_up=2, steps=3, weights=None)
+    heads = {"kv_heads": 2, "decoder_layers": 1} if case.shape.decoder_layers else {}
+    lora = cases.Lora(r=2, layers=1) if case.lora else None
+    return dataclasses.replace(case, shape=dataclasses.replace(TINY, **heads), lora=lora)
+
+
+@pytest.mark.parametrize("name", ["ppo-small", "ppo-smollm2-lora", "ppo-encoder-decoder", "reward-16", "generate-8"])
+def test_podium_side_times_every_step(name: str, tmp_path: Path) -> None:
+    case = tiny(name)
+    result = run.measure(case, *run.sides(case, tmp_path)["podium"])
     assert len(result["seconds"]) == case.steps
     assert all(0 < seconds < 5 for seconds in result["seconds"])
     assert {"podium", "jax"} <= result["versions"].keys()
+    if case.kind == "generate":
+        assert [len(row) for row in result["ids"]] == [case.response] * case.batch
 
 
 def test_both_sides_read_the_same_case_and_tokens() -> None:
@@ -52,8 +60,8 @@ def test_both_sides_read_the_same_case_and_tokens() -> None:
 
 def test_ratio_is_of_the_two_sides_of_a_round() -> None:
     case = dataclasses.replace(cases.CASES["ppo-small"], batch=10)
-    figures = run.summary(case, {"podium": [1.0, 2.0, 1.0], "trl": [2.0, 6.0, 5.0]})
-    assert (figures["podium"], figures["trl"]) == (10.0, 2.0)
+    figures = run.summary(case, {"podium": [1.0, 2.0, 1.0], "peer": [2.0, 6.0, 5.0]})
+    assert (figures["podium"], figures["peer"]) == (10.0, 2.0)
     assert (figures["ratio"], figures["ratio_range"]) == (3.0, [2.0, 5.0])
 
 
@@ -66,7 +74,32 @@ def test_a_side_that_fails_ends_the_comparison(tmp_path: Path) -> None:
 
 def test_table_shows_every_difference_beside_the_figure() -> None:
     case = cases.CASES["reward-64"]
-    figures = run.summary(case, {"podium": [0.5], "trl": [1.0]})
+    figures = run.summary(case, {"podium": [0.5], "peer": [1.0]})
     text = run.table([{"name": "reward-64", "versions": {"trl": "1.16.0"}, **figures}])
     assert "128.00    64.00 pairs/s      2.00" in text
     assert all(difference in text for difference in case.differences)
+
+
+def test_generation_is_shown_beside_the_speed_of_memory() -> None:
+    case = cases.CASES["generate-8"]
+    medians = {"podium": [4.0], "peer": [8.0]}
+    figures = run.summary(case, medians) | run.traffic(case, medians, 20e9) | {"same_tokens": 0.5}
+    text = run.table([{"name": "generate-8", "versions": {}, **figures}])
+    assert "128.00    64.00 tokens/s     2.00" in text
+    # SmolLM2-135M has 134,515,008 parameters; they are read 64 times.
+    assert case.shape.weight_bytes == 4 * 134_515_008
+    assert "8.6 GB/s (43%) and 4.3 GB/s (22%) of the 20.0 GB/s" in text
+    assert "50.0% of the tokens" in text
+
+
+def test_tokens_are_compared_by_place() -> None:
+    assert run.same_tokens([[1, 2, 3], [4, 5, 6]], [[1, 2, 4], [4, 5, 6]]) == 5 / 6
+    with pytest.raises(ValueError, match="shorter"):
+        run.same_tokens([[1, 2]], [[1]])
+
+
+def test_every_case_has_scripts_and_a_locked_environment() -> None:
+    for case in cases.CASES.values():
+        scripts = run.sides(case, Path("peers"))
+        assert all(script.is_file() for _, script in scripts.values())
+        assert (BENCHMARKS.parent / "requirements" / f"peers-{case.peer}.in").is_file()

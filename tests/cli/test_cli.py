@@ -20,7 +20,7 @@ import typer
 import yaml
 
 import podium.cli
-from podium.cli.stage import STAGES
+from podium.cli.stage import FROM_SFT, STAGES
 from podium.config import PodiumConfig, load_config
 from podium.stages.io import SPECS, Result, StageIO
 from podium.version import __version__
@@ -105,6 +105,12 @@ def test_the_example_of_a_stage_names_artifacts_that_it_has(stage: str) -> None:
     assert sorted(given) == sorted(
         [("--input", name) for name in spec.inputs] + [("--output", name) for name in spec.outputs if name != "metrics"]
     )
+
+
+def test_the_option_that_takes_a_fine_tuned_model_is_one_that_the_stage_has() -> None:
+    assert {stage: (name,) for stage, name in FROM_SFT.items()} == {
+        stage: spec.optional for stage, spec in SPECS.items() if spec.optional
+    }
 
 
 def test_version(command: Command) -> None:
@@ -239,6 +245,23 @@ def test_every_line_of_a_stage_is_seen_when_it_is_printed(command: Command, tmp_
     assert (tmp_path / "out" / "m" / "buffered").read_text() == "False"
 
 
+def test_a_stage_takes_an_optional_input(command: Command, tmp_path: Path, stage_module: Any) -> None:
+    seen: list[Path] = []
+
+    def run(config: PodiumConfig, io: StageIO) -> Result:
+        seen.append(io.input("model"))
+        (io.output("candidates") / "rows").write_text("r")
+        return Result()
+
+    stage_module("sample", run)
+    for name in ("prompts", "tuned"):
+        (tmp_path / name).mkdir()
+    text = json.dumps({"model": {"name_or_path": "x"}})
+    words = ["--config", text, "--input", "prompts=prompts", "--output", "candidates=out"]
+    code, _, err = command("sample", *words, "--input", "model=tuned")
+    assert (code, err, seen) == (0, "", [tmp_path / "tuned"])
+
+
 def test_a_stage_takes_its_config_as_json_text(command: Command, tmp_path: Path, stage_module: Any) -> None:
     def run(config: PodiumConfig, io: StageIO) -> Result:
         (io.output("model") / "config.json").write_text(config.export.dtype)
@@ -287,7 +310,7 @@ def test_a_stage_speaks_the_protocol_of_kfp(command: Command, tmp_path: Path, st
         (["--config", "rlhf.yaml"], "podium reward also needs --input preferences=PATH --output reward_model=PATH"),
         (
             ["--config", "rlhf.yaml", "--input", "prefs=x"],
-            "--input 'prefs=x': reward has no 'prefs'; its names are: preferences",
+            "--input 'prefs=x': reward has no 'prefs'; its names are: preferences, model",
         ),
         (
             ["--config", "rlhf.yaml", "--input", "preferences"],

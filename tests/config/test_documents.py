@@ -41,7 +41,7 @@ def test_the_schema_carries_limits_and_refuses_unknown_keys() -> None:
 
 def test_the_examples_of_the_page_are_valid(tmp_path: Path) -> None:
     shown = [block for block in blocks(PAGE) if block.title]
-    assert {block.title for block in shown} == {"smallest.yaml", "managed.json"}
+    assert {block.title for block in shown} == {"smallest.yaml", "with-sft.yaml", "managed.json"}
     for block in shown:
         path = tmp_path / block.title
         path.write_text(block.text)

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.config import STAGES, PodiumConfig, load_config, load_config_data, load_config_text, stage_config
+from podium.config import STAGES, PodiumConfig, load_config, load_config_data, load_config_text, stage_config, stages_of
 from podium.config.explain import model_at, paths
 from podium.errors import UserError
 
@@ -44,7 +44,13 @@ def with_model(text: str) -> str:
             "did you mean 'ppo.critic.learning_rate' or 'ppo.learning_rate' or 'reward.learning_rate'?",
         ),
         ("export: {xyzzy: 1}", "rlhf.yaml:2: export.xyzzy: unknown key; known keys here: format, dtype, verify"),
-        ("sft: {max_steps: 3}", "rlhf.yaml:2: sft: unknown key; supervised fine-tuning comes with a later version"),
+        ("sft: {max_step: 3}", "rlhf.yaml:2: sft.max_step: unknown key; did you mean 'max_steps'?"),
+        ("sft: true", "rlhf.yaml:2: sft: write a mapping of keys, not true"),
+        (
+            "sft: {}\ndata: {preferences: a.jsonl}",
+            "rlhf.yaml:3: data.demonstrations: sft learns from them",
+        ),
+        ("reward: {model: {dtype: float32}}", "rlhf.yaml:2: reward.model.name_or_path: is missing; write name_or_path"),
         ("rate: {}", "rlhf.yaml:2: rate: unknown key; rating candidates comes with a later version"),
         ("ppo: {max_steps: many}", "rlhf.yaml:2: ppo.max_steps: write a whole number, not 'many'"),
         ("ppo: {max_steps: 1.5}", "ppo.max_steps: write a whole number, not 1.5"),
@@ -84,7 +90,7 @@ def with_model(text: str) -> str:
         ("platform: {mesh: {data: -1}}", "platform.mesh.fsdp: data and fsdp are both -1"),
         ("platform: {mesh: {data: 0}}", "platform.mesh.data: an axis of 0 devices"),
         ("platform: {mesh: {data: -2}}", "platform.mesh.data: write a number at least -1, not -2"),
-        ("platform: {resources: {ppoo: {}}}", "platform.resources.ppoo: write one of prepare, reward"),
+        ("platform: {resources: {ppoo: {}}}", "platform.resources.ppoo: write one of prepare, sft, reward"),
         ("platform: {resources: {ppo: {cpus: 4}}}", "platform.resources.ppo.cpus: unknown key; did you mean 'cpu'?"),
         ("platform: {resources: {ppo: {memory: lots}}}", "platform.resources.ppo.memory: "),
         ("platform: {resources: {ppo: {count: 4}}}", "platform.resources.ppo.accelerator: count and topology need"),
@@ -201,7 +207,7 @@ VALUES = st.fixed_dictionaries(
     optional={
         "seed": st.integers(0, 2**32 - 1),
         "data": st.fixed_dictionaries(
-            {},
+            {"demonstrations": st.just("d.jsonl")},  # without them, a run with an sft section is refused
             optional={
                 "preferences": st.lists(st.text("abc.", min_size=1), max_size=2),
                 "eval_prompts": st.none() | st.text("abc.", min_size=1),
@@ -217,6 +223,8 @@ VALUES = st.fixed_dictionaries(
                 "learning_rate": st.floats(1e-12, 1, exclude_min=True),
             },
         ),
+        "sft": st.none()
+        | st.fixed_dictionaries({}, optional={"lora": st.none() | st.just({}), "packing": st.booleans()}),
         "ppo": st.fixed_dictionaries(
             {}, optional={"kl_target": st.none() | st.floats(0.1, 10), "gamma": st.floats(0, 1)}
         ),
@@ -265,6 +273,7 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
     parts = {stage: stage_config(config, stage) for stage in STAGES}
     assert {stage: set(part) - {"seed", "model"} for stage, part in parts.items()} == {
         "prepare": {"data"},
+        "sft": {"data", "sft", "platform"},
         "reward": {"data", "reward", "platform"},
         "sample": {"data", "sample", "platform"},
         "ppo": {"data", "ppo", "platform"},
@@ -340,8 +349,17 @@ def test_a_model_is_a_path_only_where_something_is_there(tmp_path: Path, monkeyp
         "./absent": str(tmp_path / "absent"),
         "gs://bucket/model": "gs://bucket/model",
     }.items():
-        (tmp_path / "rlhf.yaml").write_text(f"model: {{name_or_path: {name}}}")
-        assert load_config("rlhf.yaml").model.name_or_path == expected
+        named = f"{{name_or_path: {name}}}"
+        (tmp_path / "rlhf.yaml").write_text(f"model: {named}\nreward: {{model: {named}}}")
+        config = load_config("rlhf.yaml")
+        assert config.reward.model is not None
+        assert config.model.name_or_path == config.reward.model.name_or_path == expected
+
+
+def test_fine_tuning_is_a_stage_where_it_has_a_section() -> None:
+    without, with_it = (load_config_data(SMALLEST | more, source="test") for more in ({}, {"sft": {}}))
+    assert stages_of(with_it) == STAGES
+    assert stages_of(without) == tuple(stage for stage in STAGES if stage != "sft")
 
 
 def test_a_config_is_frozen_and_its_input_untouched() -> None:

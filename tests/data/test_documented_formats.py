@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from podium.data.demonstrations import DEMONSTRATION_FORMATS, read_demonstration
 from podium.data.formats import FORMATS, read_preference
 from podium.data.prompts import PROMPT_FORMATS, read_prompt
 from podium.data.sources import parse_rows
@@ -24,7 +25,11 @@ def rows(part):
 
 @pytest.mark.parametrize(
     ("part", "formats", "read"),
-    [("Compared responses", FORMATS, read_preference), ("Prompts", PROMPT_FORMATS, read_prompt)],
+    [
+        ("Compared responses", FORMATS, read_preference),
+        ("Prompts", PROMPT_FORMATS, read_prompt),
+        ("Demonstrations", DEMONSTRATION_FORMATS, read_demonstration),
+    ],
 )
 def test_documented_rows_are_read(part, formats, read):
     found = list(rows(part))
@@ -36,3 +41,5 @@ def test_documented_rows_are_read(part, formats, read):
         if part == "Compared responses":
             best = record.responses[record.ranks.index(1)]
             assert "catter" in best
+        if part == "Demonstrations":
+            assert "catter" in record.response

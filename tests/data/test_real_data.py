@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from podium.data.demonstrations import read_demonstration
 from podium.data.fields import Refused
 from podium.data.formats import read_preference
 from podium.data.prompts import read_prompt
@@ -56,3 +57,11 @@ def test_prompts(data_dir, name, records):
     found, reasons = read_all(data_dir / f"ppo-prompts/{name}.jsonl.gz", read_prompt)
     assert (len(found), reasons) == (records, {})
     assert len({record.id for record in found}) == records
+
+
+def test_demonstrations(data_dir):
+    found, reasons = read_all(data_dir / "sft/demonstrations.jsonl.gz", read_demonstration)
+    assert (len(found), reasons) == (3219, {})
+    assert len({record.id for record in found}) == 3219
+    assert all(record.prompt[-1]["role"] == "user" and record.response.strip() for record in found)
+    assert {len(record.prompt) for record in found} > {1, 3}

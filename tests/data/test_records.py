@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podium.data.records import (
+    DemonstrationRecord,
     PreferenceRecord,
     PromptRecord,
     normalised_prompt,
     pairs,
+    read_demonstrations,
     read_jsonl,
     read_preferences,
     read_prompts,
@@ -60,6 +62,9 @@ def test_files_come_back(tmp_path):
     asked = [PromptRecord(id="y", prompt=PROMPT, source="web")]
     write_jsonl(path, asked)
     assert read_prompts(path) == read_jsonl(path) == asked
+    shown = [DemonstrationRecord(id="z", prompt=PROMPT, response="\u2028ü", weight=0.5)]
+    write_jsonl(path, shown)
+    assert read_demonstrations(path) == shown
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):

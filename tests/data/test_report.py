@@ -4,7 +4,7 @@ import pytest
 
 from podium.data import quality, report
 from podium.data.collect import Collected, FileCount, Located
-from podium.data.records import PreferenceRecord, PromptRecord
+from podium.data.records import DemonstrationRecord, PreferenceRecord, PromptRecord
 from podium.data.sources import Refusal
 
 ASK = [{"role": "user", "content": "Why?"}]
@@ -21,14 +21,16 @@ def part(train, held_out, rows, refused=()):
     return report.Part(Collected([*train, *held_out], list(refused), counts), train, held_out, [], [], 0)
 
 
-def findings(train, held_out, refused=(), contradictions=()):
+def findings(train, held_out, refused=(), contradictions=(), demonstrations=report.EMPTY, taught=()):
     asked = [Located(PromptRecord(id="y", prompt=ASK), "g", 1, "key", 7, ())]
     return report.Findings(
         preferences=part(train, held_out, 16, refused),
         prompts=part(asked, asked, 4),
+        demonstrations=demonstrations,
         tied=0,
         contradictions=contradictions,
         held_out_in_prompts=[],
+        held_out_in_demonstrations=taught,
         longer_wins={"train": quality.longer_wins(train), "eval": quality.longer_wins(held_out)},
         settings={},
         notes=[],
@@ -113,3 +115,31 @@ def test_remarks_speak_where_there_is_something_to_say():
         "Judge it by what it gains over that.",
         "1 pair of responses was ranked both ways: no model can be right on both.",
     ]
+
+
+def test_demonstrations_are_counted_shown_and_warned_of():
+    shown = [
+        Located(DemonstrationRecord(id=f"d{n}", prompt=ASK, response=f"<b>{n}</b>"), "h", n, "key", 5, (n,))
+        for n in range(1, 4)
+    ]
+    refused = [Refusal("h", 9, "label", "why")]
+    found = findings(
+        EVAL,
+        EVAL,
+        demonstrations=part(shown[:2], shown[2:], 4, refused),
+        taught=[quality.Clash("g", 1, "h", 1)],
+    )
+    summary = report.summarise(found)
+    assert (summary["demonstrations"]["train"], summary["demonstrations"]["eval"]) == (2, 1)
+    assert summary["tokens"]["demonstration_responses"]["max"] == 3
+    metrics = report.metrics(summary)
+    assert (metrics["demonstrations_train"], metrics["demonstrations_eval"], metrics["refused"]) == (2, 1, 1)
+    assert metrics["leaked"] == 1
+    assert report.remarks(summary)[-1] == (
+        "Demonstrations to learn from answer 1 held-out prompt: the evaluation would ask what was taught."
+    )
+    page = report.render(summary, found)
+    assert "2 comparisons, 2 prompts and 3 demonstrations are ready" in page
+    assert "&lt;b&gt;1&lt;/b&gt;" in page
+    assert "Demonstrated responses" in page
+    assert "demonstration" not in report.render(report.summarise(findings(EVAL, EVAL)), findings(EVAL, EVAL))

@@ -13,7 +13,11 @@ import pytest
 import yaml
 
 from podium.config import STAGES, load_config
+from podium.stages.manifest import read_manifest
 from support.pipeline_runs import Runs, make_runs
+
+# Without a section sft.
+PLAIN = tuple(stage for stage in STAGES if stage != "sft")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -54,9 +58,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_every_stage_runs_once_in_order(finished: Finished) -> None:
     assert (finished.status, finished.errors) == (0, "")
-    assert finished.runs.events == [f"{stage} started at 0" for stage in STAGES]
+    assert finished.runs.events == [f"{stage} started at 0" for stage in PLAIN]
     headers = [line for line in finished.output.splitlines() if line.startswith("[")]
-    assert headers == [f"[{number}/6] {stage}" for number, stage in enumerate(STAGES, 1)]
+    assert headers == [f"[{number}/6] {stage}" for number, stage in enumerate(PLAIN, 1)]
+
+
+def test_a_section_sft_makes_a_stage_from_which_the_others_start(runs: Runs) -> None:
+    (runs.folder / "shown.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    with_sft = (f"data.demonstrations={runs.folder}/shown.jsonl", "sft={}")
+    status, output, errors = runs.finish(*with_sft)
+    assert (status, errors) == (0, "")
+    assert runs.events == [f"{stage} started at 0" for stage in STAGES]
+    headers = [line for line in output.splitlines() if line.startswith("[")]
+    assert headers == [f"[{number}/7] {stage}" for number, stage in enumerate(STAGES, 1)]
+    for stage, output_name, name in (("reward", "reward_model", "model"), ("export", "model", "base")):
+        manifest = read_manifest(runs.out / stage / output_name)
+        model = read_manifest(runs.out / "sft" / "model")
+        assert manifest is not None and model is not None
+        assert manifest.inputs[name] == model.digest
+    runs.finish(*with_sft, "sft.max_steps=3")
+    again = runs.events[len(STAGES) :]
+    assert again == ["prepare skipped", *(f"{stage} started at 0" for stage in STAGES[1:])]
 
 
 def test_the_results_are_shown(finished: Finished) -> None:
@@ -86,7 +108,7 @@ def test_outputs_lie_under_the_stage_and_the_resolved_config_beside_them(finishe
 def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:
     runs.finish()
     runs.finish()
-    assert runs.events[6:] == [f"{stage} skipped" for stage in STAGES]
+    assert runs.events[6:] == [f"{stage} skipped" for stage in PLAIN]
 
 
 def test_a_changed_section_starts_over_where_it_is_read_and_below(runs: Runs) -> None:

@@ -11,7 +11,10 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from podium.config import STAGES, PodiumConfig, stage_config
+import podium_components
+from podium.config import STAGES, PodiumConfig, stage_config, stages_of
+from podium.errors import UserError
+from podium.stages.io import SPECS
 from podium.version import __version__
 from podium_pipelines.compiler import compile_text, local_paths
 from podium_pipelines.specs import ROOT, generated
@@ -28,7 +31,17 @@ EDGES = {
     },
     "export": {"policy": ("ppo", "policy")},
 }
+# What changes where the config has a section sft.
+MODEL = {"model": ("sft", "model")}
+EDGES_SFT = {
+    "sft": {"demonstrations": ("prepare", "demonstrations")},
+    **{stage: EDGES[stage] | MODEL for stage in ("reward", "sample", "ppo", "evaluate")},
+    "export": EDGES["export"] | {"base": ("sft", "model")},
+}
 TYPES = {
+    "model": "system.Model",
+    "base": "system.Model",
+    "demonstrations": "system.Dataset",
     "preferences": "system.Dataset",
     "prompts": "system.Dataset",
     "candidates": "system.Dataset",
@@ -37,12 +50,14 @@ TYPES = {
 }
 
 
-def tiny(**platform: Any) -> PodiumConfig:
+def tiny(sft: dict[str, Any] | None = None, **platform: Any) -> PodiumConfig:
     """Return a config with files in a bucket."""
+    files = ("preferences", "prompts", "demonstrations")
     return PodiumConfig.model_validate(
         {
             "model": {"name_or_path": "gs://bucket/model"},
-            "data": {"preferences": "gs://bucket/preferences.jsonl", "prompts": "gs://bucket/prompts.jsonl"},
+            "data": {name: f"gs://bucket/{name}.jsonl" for name in files},
+            "sft": sft,
             "sample": {"max_prompts": 3},
             "reward": {"max_steps": 4, "lora": {}},
             "ppo": {"kl_target": 5},
@@ -53,9 +68,9 @@ def tiny(**platform: Any) -> PodiumConfig:
     )
 
 
-def spec(target: Any) -> dict[str, Any]:
+def spec(target: Any, sft: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the first document of a compiled pipeline."""
-    return next(yaml.safe_load_all(compile_text(tiny(), target)))
+    return next(yaml.safe_load_all(compile_text(tiny(sft), target)))
 
 
 def tasks(target: str) -> dict[str, Any]:
@@ -68,13 +83,17 @@ def test_kept_files_are_what_the_sources_say(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == generated()[path], "run make specs and look at the difference"
 
 
+SFT = pytest.mark.parametrize("sft", [None, {"lora": {}}], ids=["plain", "sft"])
+
+
+@SFT
 @pytest.mark.parametrize("target", TARGETS)
-def test_strict_parse_knows_every_field(target: Any) -> None:
-    parsed = json_format.ParseDict(spec(target), pipeline_spec_pb2.PipelineSpec())
+def test_strict_parse_knows_every_field(target: Any, sft: Any) -> None:
+    parsed = json_format.ParseDict(spec(target, sft), pipeline_spec_pb2.PipelineSpec())
     executors = json_format.MessageToDict(parsed.deployment_spec)["executors"]
     for executor in executors.values():
         json_format.ParseDict(executor, pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec())
-    assert sorted(executors) == sorted(f"exec-{stage}" for stage in STAGES)
+    assert sorted(executors) == sorted(f"exec-{stage}" for stage in stages_of(tiny(sft)))
 
 
 def test_platform_spec_of_kubeflow_is_strict_too() -> None:
@@ -93,24 +112,28 @@ def test_vertex_is_one_document() -> None:
     assert len(list(yaml.safe_load_all(compile_text(config, "vertex")))) == 1
 
 
+@SFT
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_edge_is_a_typed_artifact(target: str) -> None:
-    compiled = spec(target)
+def test_every_edge_is_a_typed_artifact(target: str, sft: Any) -> None:
+    compiled = spec(target, sft)
+    edges = EDGES | (EDGES_SFT if sft else {})
     for stage, task in compiled["root"]["dag"]["tasks"].items():
         got = {
             name: (source["taskOutputArtifact"]["producerTask"], source["taskOutputArtifact"]["outputArtifactKey"])
             for name, source in task["inputs"].get("artifacts", {}).items()
         }
-        assert got == EDGES.get(stage, {})
+        assert got == edges.get(stage, {})
         declared = compiled["components"][f"comp-{stage}"]["inputDefinitions"].get("artifacts", {})
-        assert {name: item["artifactType"]["schemaTitle"] for name, item in declared.items()} == {
+        assert {name: item["artifactType"]["schemaTitle"] for name, item in declared.items() if name in got} == {
             name: TYPES[name] for name in got
         }
+        assert all(item.get("isOptional") for name, item in declared.items() if name not in got)
 
 
+@SFT
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_declared_input_reaches_an_executor(target: str) -> None:
-    compiled = spec(target)
+def test_every_declared_input_reaches_an_executor(target: str, sft: Any) -> None:
+    compiled = spec(target, sft)
     passed = {
         source["componentInputParameter"]
         for task in compiled["root"]["dag"]["tasks"].values()
@@ -128,8 +151,24 @@ def test_every_declared_input_reaches_an_executor(target: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_default_of_a_stage_is_its_resolved_config(stage: str) -> None:
-    default = spec("local")["root"]["inputDefinitions"]["parameters"][stage]["defaultValue"]
-    assert PodiumConfig.model_validate(default) == PodiumConfig.model_validate(stage_config(tiny(), stage))
+    default = spec("local", {"lora": {}})["root"]["inputDefinitions"]["parameters"][stage]["defaultValue"]
+    assert PodiumConfig.model_validate(default) == PodiumConfig.model_validate(stage_config(tiny({"lora": {}}), stage))
+
+
+def test_inputs_that_a_stage_can_do_without_are_optional_in_its_component() -> None:
+    """Hold the components to `podium.stages.io.SPECS`, which they may not import."""
+    for stage, wanted in SPECS.items():
+        inputs = getattr(podium_components, stage).component_spec.inputs
+        artifacts = {name: port.optional for name, port in inputs.items() if "@" in port.type}
+        assert artifacts == dict.fromkeys(wanted.inputs, False) | dict.fromkeys(wanted.optional, True)
+        outputs = getattr(podium_components, stage).component_spec.outputs
+        assert set(outputs) == set(wanted.outputs)
+
+
+def test_demonstrations_alone_make_no_pipeline() -> None:
+    config = PodiumConfig.model_validate({"model": {"name_or_path": "m"}, "data": {"demonstrations": "gs://b/d"}})
+    with pytest.raises(UserError, match=r"data\.preferences: no file named; a run trains a reward model on them"):
+        compile_text(config, "local")
 
 
 def test_the_stages_of_a_laptop_run_one_after_another_and_a_cluster_may_run_two_at_once() -> None:

@@ -14,7 +14,7 @@ from podium.errors import UserError
 from podium.evaluation import preference
 from podium.evaluation.logprobs import answer_logprobs
 from podium.generation import generate
-from podium.models import LoraSpec, Model, load, save, transformer
+from podium.models import LoraSpec, Model, family, load, save, transformer
 from podium.models.heads import init_head
 from podium.stages import evaluate, sample
 from podium.stages.io import Result, StageIO
@@ -45,7 +45,7 @@ def config(base: Model, *, gates: dict[str, float] | None = None) -> PodiumConfi
 
 def tuned(base: Model, noise: float) -> Model:
     """An adapter that changes nothing at noise 0 and everything at 1."""
-    adapter = transformer.init_adapter(base.config, LORA, jax.random.key(0))
+    adapter = family.init_adapter(base.config, LORA, jax.random.key(0))
     moved = jax.tree.map(lambda leaf: leaf + noise * 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), adapter)
     return base.replace(lora=LORA, adapter=moved if noise else adapter)
 
@@ -117,7 +117,7 @@ def test_rewards_and_kl_equal_a_slow_recomputation(
 
     def logprob(adapter: Any, lora: LoraSpec | None) -> float:
         hidden = transformer.forward(base.config, base.params, tokens, tokens >= 0, adapter=adapter, lora=lora)
-        logits = np.asarray(transformer.logits(base.config, base.params, hidden), np.float64)[0] / 0.8
+        logits = np.asarray(family.logits(base.config, base.params, hidden), np.float64)[0] / 0.8
         chosen = [logits[len(prompt) - 1 + n] for n in range(len(ids))]
         return sum(row[token] - np.logaddexp.reduce(row) for row, token in zip(chosen, ids, strict=True))
 

@@ -16,11 +16,11 @@ import yaml
 from podium.config import PodiumConfig, load_config_data
 from podium.errors import UserError
 from podium.models import LoraSpec, load, save
-from podium.models.transformer import abstract_params
+from podium.models.family import abstract_params
 from podium.stages import export
 from podium.stages.io import StageIO, write_manifest
 from podium.stages.runner import run_stage
-from support.folders import write_folder
+from support.folders import write_folder, write_t5_folder
 from support.packages import demand
 
 
@@ -76,10 +76,11 @@ def test_writes_a_checked_folder_and_its_card(format: str, policy: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("torch")
-def test_half_precision_is_near_enough(policy: Path, tmp_path: Path) -> None:
-    result = export.run(config(dtype="bfloat16"), StageIO.local(tmp_path / "out", policy=policy))
-    assert 1e-3 < result.metrics["verify/max_difference"] < 0.5
-    assert json.loads((tmp_path / "out" / "model" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+@pytest.mark.parametrize(("dtype", "least", "most"), [("bfloat16", 1e-3, 0.5), ("float16", 1e-4, 0.05)])
+def test_half_precision_is_near_enough(dtype: str, least: float, most: float, policy: Path, tmp_path: Path) -> None:
+    result = export.run(config(dtype=dtype), StageIO.local(tmp_path / "out", policy=policy))
+    assert least < result.metrics["verify/max_difference"] < most
+    assert json.loads((tmp_path / "out" / "model" / "config.json").read_text())["torch_dtype"] == dtype
 
 
 @pytest.mark.usefixtures("torch")
@@ -93,6 +94,18 @@ def test_another_model_is_noticed(policy: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RuntimeError, match="transformers gives other answers"):
         run_stage("export", config(), StageIO.local(tmp_path / "out", policy=policy))
     assert not (tmp_path / "out" / "model" / "manifest.json").exists()
+
+
+@pytest.mark.usefixtures("torch")
+def test_an_encoder_decoder_is_checked_and_its_card_names_its_class(tmp_path: Path) -> None:
+    policy = save(load(write_t5_folder(tmp_path / "small-t5")), tmp_path / "policy")
+    result, _ = run_stage("export", config(verify="always"), StageIO.local(tmp_path / "out", policy=policy))
+    assert result.metrics["verify/max_difference"] < 1e-4 and result.metrics["verify/same_choice"] == 1
+    # One letter is one token, and so are a word's start and the end of the answer.
+    assert result.metrics["verify/tokens"] == len(export.ANSWER) + 2
+    front, text = card_of(tmp_path / "out" / "model")
+    assert "AutoModelForSeq2SeqLM.from_pretrained" in text and "AutoModelForCausalLM" not in text
+    assert front["base_model"] == "policy"
 
 
 def test_a_lost_chat_template_is_noticed(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

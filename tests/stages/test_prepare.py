@@ -7,7 +7,7 @@ import pytest
 
 from podium.config import PodiumConfig
 from podium.data.quality import place_of
-from podium.data.records import normalised_prompt, read_preferences, read_prompts
+from podium.data.records import normalised_prompt, read_demonstrations, read_preferences, read_prompts
 from podium.errors import UserError
 from podium.stages import prepare
 from podium.stages.io import StageIO
@@ -107,7 +107,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, configure):
         for name in ("one", "two")
     )
     assert first == second
-    assert len(first) == 6
+    assert len(first) == 8
 
 
 def test_through_the_runner_it_is_complete_and_then_skipped(tmp_path, configure):
@@ -293,6 +293,94 @@ def test_rows_that_the_template_refuses_are_refused_rows(tmp_path, configure):
     (refused,) = report_of(tmp_path / "out")["refused"]
     assert (refused["line"], refused["kind"]) == (31, "template")
     assert "Conversation roles must alternate" in refused["reason"]
+
+
+SHOWN = [{"prompt": f"Teach {number}?", "completion": f"Like this, {number}."} for number in range(20)]
+
+
+def test_demonstrations_are_checked_split_and_reported_as_comparisons_are(tmp_path, configure):
+    rows = [
+        *SHOWN,
+        SHOWN[3],
+        SHOWN[4] | {"completion": "Another way."},
+        {"prompt": "Stop?", "completion": "Stop.<|im_end|>"},
+        {"prompt": "Long?", "completion": "q" * 190},
+        {"messages": [{"role": "user", "content": "Teach?"}]},
+    ]
+    file = write(tmp_path / "shown.jsonl", rows)
+    config = configure(
+        PAIRS, PROMPTS, demonstrations=file, eval_fraction=0.3, max_bad_fraction=0.2, instruction="Teach."
+    )
+    result = prepare.run(config, StageIO.local(tmp_path / "out"))
+    report = report_of(tmp_path / "out")
+    train, held_out = (
+        read_demonstrations(tmp_path / "out" / "demonstrations" / f"{name}.jsonl") for name in ("train", "eval")
+    )
+    assert len(train) + len(held_out) == 21
+    for part, held in ((train, False), (held_out, True)):
+        assert {place_of(normalised_prompt(record.prompt[1:])) < 0.3 for record in part} == {held}
+        assert {record.prompt[0]["content"] for record in part} == {"Teach."}
+    assert (result.metrics["demonstrations_train"], result.metrics["demonstrations_eval"]) == (
+        len(train),
+        len(held_out),
+    )
+    assert {(item["line"], item["kind"]) for item in report["refused"]} == {
+        (23, "control_token"),
+        (24, "long_response"),
+        (25, "response"),
+    }
+    reasons = {item["kind"]: item["reason"] for item in report["refused"]}
+    assert reasons["control_token"].startswith("the response spells the model's control token <|im_end|>")
+    assert re.match(
+        r"prompt and the response have \d+ \+ \d+ tokens, more than data\.max_len", reasons["long_response"]
+    )
+    assert report["duplicates"] == [{"file": file, "line": 21, "first_file": file, "first_line": 4}]
+    assert [item["file"] for item in report["demonstrations"]["files"]] == [file]
+
+
+def test_named_held_out_demonstrations_and_those_that_give_the_evaluation_away(tmp_path, configure):
+    held_out = write(tmp_path / "held.jsonl", [SHOWN[2], {"prompt": "New?", "completion": "Yes."}])
+    asked = write(tmp_path / "asked.jsonl", [{"prompt": "TEACH 5?"}, {"prompt": "Else?"}])
+    shown = write(tmp_path / "shown.jsonl", SHOWN)
+    config = configure(PAIRS, PROMPTS, demonstrations=shown, eval_demonstrations=held_out, eval_prompts=asked)
+    prepare.run(config, StageIO.local(tmp_path / "out"))
+    report = report_of(tmp_path / "out")
+    assert (report["demonstrations"]["train"], report["demonstrations"]["eval"]) == (19, 2)
+    leakage = report["leakage"]
+    assert [(item["line"], item["first_line"]) for item in leakage["demonstrations"]] == [(3, 1)]
+    (taught,) = leakage["held_out_prompts_in_training_demonstrations"]
+    assert (taught["file"], taught["line"], taught["first_line"]) == (asked, 1, 6)
+
+
+def test_without_demonstrations_their_files_are_empty_and_their_output_may_be_left_out(tmp_path, configure):
+    prepare.run(configure(PAIRS, PROMPTS), StageIO.local(tmp_path / "out"))
+    files = sorted((tmp_path / "out" / "demonstrations").iterdir())
+    assert [(path.name, path.read_text()) for path in files] == [("eval.jsonl", ""), ("train.jsonl", "")]
+    places = {name: str(tmp_path / "some" / name) for name in ("preferences", "prompts", "data_report")}
+    prepare.run(configure(PAIRS, PROMPTS), StageIO({}, places))
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == sorted(places)
+    shown = write(tmp_path / "shown.jsonl", SHOWN)
+    places = {name: str(tmp_path / "none" / name) for name in places}
+    with pytest.raises(UserError, match="output demonstrations is missing; write --output demonstrations=PATH"):
+        prepare.run(configure(PAIRS, PROMPTS, demonstrations=shown), StageIO({}, places))
+    assert not (tmp_path / "none").exists()
+
+
+def test_demonstrations_alone_are_enough(tmp_path, configure):
+    config = configure(demonstrations=write(tmp_path / "shown.jsonl", SHOWN))
+    result = prepare.run(config, StageIO.local(tmp_path / "out"))
+    assert result.metrics["demonstrations_train"] > 0 == result.metrics["preferences_train"]
+    assert (tmp_path / "out" / "prompts" / "train.jsonl").read_text() == ""
+    page = (tmp_path / "out" / "data_report" / "report.html").read_text("utf-8")
+    assert "Does the longer response win" not in page
+
+
+@pytest.mark.parametrize("part", ["preferences", "prompts", "demonstrations"])
+def test_files_held_out_from_nothing_are_refused(tmp_path, configure, part):
+    other = "preferences" if part == "demonstrations" else "demonstrations"
+    files = {other: write(tmp_path / "a.jsonl", PAIRS if other == "preferences" else SHOWN), f"eval_{part}": "b.jsonl"}
+    with pytest.raises(UserError, match=rf"data\.eval_{part}: held out from nothing; name files in data\.{part} too"):
+        prepare.run(configure(**files), StageIO.local(tmp_path / "out"))
 
 
 def test_real_comparisons(tmp_path, data_dir):

@@ -250,6 +250,10 @@ def test_inputs_are_checked_before_use(tmp_path: Path) -> None:
         StageIO({}, {}).output("report")
     with pytest.raises(UserError, match=r"input policy: there is nothing at .*absent; name what the earlier stage"):
         StageIO({"policy": str(tmp_path / "absent")}, {}).input("policy")
+    (good / "weights").write_text("12346")
+    assert is_complete(good), "which is asked of every finished stage, and looks at sizes alone"
+    with pytest.raises(UserError, match=r"input policy: .*weights has another content than manifest\.json notes"):
+        StageIO({"policy": str(good)}, {}).input("policy")
     (good / "weights").write_text("123")
     assert not is_complete(good)
     with pytest.raises(UserError, match=r"input policy: .*weights has 3 bytes instead of 5; copy it again"):
@@ -283,6 +287,38 @@ def test_a_changed_data_file_prepares_again(tmp_path: Path) -> None:
     (tmp_path / "parts" / "b.jsonl").write_text("")
     stage.run(StageIO.local(tmp_path / "out"), settings)
     assert stage.runs == 3
+
+
+def test_an_optional_input_is_part_of_the_task_and_stands_in_for_the_configured_model(tmp_path: Path) -> None:
+    stage = Stage("sample")
+    (tmp_path / "prompts").mkdir()
+    for name in ("model", "tuned"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    settings = config(model={"name_or_path": str(tmp_path / "model")})
+    plain = {"prompts": tmp_path / "prompts"}
+    given = plain | {"model": tmp_path / "tuned"}
+    for inputs in (plain, given, given):
+        stage.run(StageIO.local(tmp_path / "out", **inputs), settings)
+    assert stage.runs == 2
+    # The configured model is not read any more.
+    (tmp_path / "model" / "config.json").write_text("[]")
+    stage.run(StageIO.local(tmp_path / "out", **given), settings)
+    assert stage.runs == 2
+    (tmp_path / "tuned" / "config.json").write_text("[]")
+    stage.run(StageIO.local(tmp_path / "out", **given), settings)
+    assert stage.runs == 3
+
+
+def test_a_changed_model_of_the_reward_stage_runs_it_again(tmp_path: Path) -> None:
+    stage = Stage("reward")
+    for name in ("preferences", "judge"):
+        (tmp_path / name).mkdir()
+    settings = config(reward={"model": {"name_or_path": str(tmp_path / "judge")}})
+    for text in ("{}", "{}", "{ }"):
+        (tmp_path / "judge" / "config.json").write_text(text)
+        stage.run(StageIO.local(tmp_path / "out", preferences=tmp_path / "preferences"), settings)
+    assert stage.runs == 2
 
 
 def test_a_changed_local_model_runs_again(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""The model that a run starts from: config.model, or what sft made of it where a stage is given that."""
+
+import dataclasses
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from podium.config import PodiumConfig
+from podium.errors import UserError
+from podium.models import Model, load
+from podium.models.peft import ADAPTER_CONFIG
+from podium.stages import remote
+from podium.stages.io import StageIO
+
+# In a model's metadata: what sft made it of. It stays with what is trained on that model.
+FINE_TUNED_FROM = "fine_tuned_from"
+
+
+def base_model(config: PodiumConfig, io: StageIO, mesh: Mesh) -> Model:
+    """Load the input `model` where it is given, else config.model. Raises UserError for a model with an adapter."""
+    dtype = config.model.dtype
+    if "model" not in io.inputs:
+        return load(config.model.name_or_path, dtype=dtype, mesh=mesh, revision=config.model.revision)
+    place = io.inputs["model"]
+    if (io.input("model") / ADAPTER_CONFIG).is_file():
+        raise UserError(f"input model: {place} is an adapter; name what podium sft or a merged podium export wrote")
+    model = load(io.input("model"), dtype=dtype, mesh=mesh)
+    # What is trained on this model names it: by its URI, which outlives the copy on this machine.
+    return dataclasses.replace(model, base=place) if remote.is_remote(place) else model
+
+
+def reward_base(config: PodiumConfig, policy: Model, mesh: Mesh) -> Model:
+    """Load what the reward model starts from: the policy, its encoder alone, or a model of its own."""
+    own, encoder_only = config.reward.model, config.reward.encoder_only
+    if own is None and not encoder_only:
+        return policy
+    name, revision = (policy.base, config.model.revision) if own is None else (own.name_or_path, own.revision)
+    dtype = config.model.dtype if own is None else own.dtype
+    return load(name, role="reward", dtype=dtype, mesh=mesh, revision=revision, encoder_only=encoder_only)
+
+
+def base_name(config: PodiumConfig, io: StageIO) -> str:
+    """Return what a reader calls that model, whichever folder it lies in."""
+    name = config.model.name_or_path
+    return f"{name}, fine-tuned" if "model" in io.inputs else name
+
+
+def base_folder(io: StageIO, name: str = "model") -> Path | None:
+    """Return where the base of adapters is now, if an input says so; None: where it was when they were trained."""
+    return io.input(name) if name in io.inputs else None
