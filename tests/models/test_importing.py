@@ -31,7 +31,7 @@ from support.folders import write_folder, write_json
         (["model.safetensors.index.json"], ".", "holds safetensors, which need no import"),
         (["pytorch_model.bin"], ".", "config.json: no such file"),
         (["pytorch_model.bin"], "pytorch_model.bin", "is a state dict alone"),
-        (["pytorch_model.bin", "config.json"], "pytorch_model.bin", "model_type None is not supported"),
+        (["pytorch_model.bin", "config.json"], "pytorch_model.bin", "is not supported; use a model of llama"),
         (["pytorch_model.bin", "config.json", "optimizer.pt"], "optimizer.pt", "is a state dict alone"),
         (["params.json", "consolidated.00.pth"], "consolidated.00.pth", "tokenizer.model: no such file"),
         (["params.json"], ".", "tokenizer.model: no such file"),
