@@ -178,6 +178,11 @@ def test_follows_what_is_said(family: str, options: dict[str, Any], expected: di
         ("gemma3_text", {"rope_parameters": {"sliding_attention": LINEAR}}, "rope_type default"),
         ("gemma3_text", {"rope_scaling": {"rope_type": "longrope"}}, "rope_type 'longrope'"),
         ("gemma3", {"text_config": {"model_type": "gemma2"}}, "text_config: model_type='gemma2'"),
+        (
+            "gemma3",
+            {"text_config": SIZES | {"final_logit_softcapping": 9.0}},
+            "text_config: final_logit_softcapping=9.0",
+        ),
         ("gemma3", {"text_config": {}}, "text_config: hidden_size is None"),
         ("gemma3", {"text_config": SIZES | {"num_experts": 3}}, "text_config: num_experts=3"),
         ("gemma3", {"quantization_config": {"bits": 4}, "text_config": SIZES}, "quantization_config"),

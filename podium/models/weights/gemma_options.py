@@ -105,6 +105,7 @@ def parse_multimodal_gemma3(options: Options, dtype: str) -> TransformerConfig:
     options.finish()
     inner = Options(text | {"tie_word_embeddings": tied}, f"{options.source}: text_config", DEFAULTS["gemma3_text"])
     inner.must_be("model_type", "gemma3_text", instead="use a model of gemma3_text")
+    inner.must_be("final_logit_softcapping", instead="remove it: with images transformers does not cap logits")
     return parse_gemma3(inner, dtype)
 
 
