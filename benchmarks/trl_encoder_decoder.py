@@ -66,7 +66,7 @@ def ppo_times(case: Case) -> list[float]:
         adap_kl_ctrl=False,
         init_kl_coef=0.05,
     )
-    model = AutoModelForSeq2SeqLMWithValueHead(T5ForConditionalGeneration(t5))
+    model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(T5ForConditionalGeneration(t5))
     reward_model = RewardModel(t5).eval()
     trainer = PPOTrainer(config, model, tokenizer=tokenizer(case))
     prompts = [torch.tensor(row) for row in cases.tokens(case, 4 * case.batch, case.prompt)]
