@@ -34,13 +34,24 @@ def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> tuple[jax.
     if sampling.temperature > 0:
         wide = wide / sampling.temperature
     if sampling.temperature == 0:
-        ids = jnp.argmax(wide, axis=-1).astype(jnp.int32)
+        ids = first_highest(wide)
     else:
         allowed = _nucleus(_top_k(wide, sampling.top_k), sampling.top_p)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
         ids = inverse_cdf(jax.nn.softmax(allowed, axis=-1), uniform)
     chosen = jnp.take_along_axis(wide, ids[:, None], axis=-1)[:, 0]
     return ids, chosen - jax.nn.logsumexp(wide, axis=-1)
+
+
+def first_highest(wide: jax.Array) -> jax.Array:
+    """The lowest id among the highest of each row [batch, vocab], as argmax gives.
+
+    Two plain reductions, the first of which the log-probability needs too: XLA for CPUs compiles argmax, a reduction of
+    pairs, without vector instructions. Where a row has a NaN, its last id stands for it.
+    """
+    last = wide.shape[-1] - 1
+    highest = jnp.max(wide, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(wide == highest, jnp.arange(last + 1, dtype=jnp.int32), last), axis=-1)
 
 
 def inverse_cdf(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) over explicit keys, values and masks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,39 @@ from podium.models.rope import rotate
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one layer, each [batch, kv_heads, slots, head_dim]; stacked caches lead with layers.
+    """Keys and values of one layer, each [batch, kv_heads, slots, head_dim]; stacked ones lead with layers."""
 
-    Heads come before slots: a decode step then is one batched product over contiguous memory.
+    keys: jax.Array
+    values: jax.Array
+
+    def scores(self, rows: jax.Array) -> jax.Array:
+        """Products [batch, kv_heads, rows, slots] of rows [batch, kv_heads, rows, head_dim] with all keys."""
+        return jnp.einsum("bkrh,bksh->bkrs", rows, self.keys)
+
+
+class Cached(NamedTuple):
+    """What decode steps look at: keys [batch, kv_heads, head_dim, slots] and values [batch, kv_heads, slots, head_dim].
+
+    Heads come before slots, so that a step is one batched product over contiguous memory. Keys stand on their side:
+    XLA for CPUs would copy the others into this order for every token, which took as long as the product itself.
     """
 
     keys: jax.Array
     values: jax.Array
+
+    def scores(self, rows: jax.Array) -> jax.Array:
+        """As those of `KeyValues`."""
+        return jnp.einsum("bkrh,bkhs->bkrs", rows, self.keys)
+
+
+def open_caches(memories: Any, room: int) -> Any:
+    """Turn each KeyValues of a tree, stacked or not, into a cache with room for so many more tokens."""
+
+    def opened(memory: KeyValues) -> Cached:
+        wider = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), memory)
+        return Cached(jnp.swapaxes(wider.keys, -1, -2), wider.values)
+
+    return jax.tree.map(opened, memories, is_leaf=lambda node: isinstance(node, KeyValues))
 
 
 class Context(NamedTuple):
@@ -39,7 +65,7 @@ class Context(NamedTuple):
 
 def attend(
     query: jax.Array,
-    memory: KeyValues,
+    memory: KeyValues | Cached,
     mask: jax.Array,
     *,
     scale: float,
@@ -52,13 +78,13 @@ def attend(
     A query that may look at nothing (padding) gets the mean of all values: finite, and read by nobody.
     """
     batch, time, heads, head_dim = query.shape
-    kv_heads, slots = memory.keys.shape[1:3]
+    kv_heads, slots = memory.values.shape[1:3]
     groups = heads // kv_heads
     # The small query is brought into the order of the products, so that no array of queries x slots is ever transposed,
     # in the backward pass neither: on a CPU that cost more than all products of a small model.
     grouped = jnp.transpose(query.reshape(batch, time, kv_heads, groups, head_dim), (0, 2, 3, 1, 4))
     rows = grouped.reshape(batch, kv_heads, groups * time, head_dim)
-    scores = jnp.einsum("bkrh,bksh->bkrs", rows, memory.keys).astype(jnp.float32) * scale
+    scores = memory.scores(rows).astype(jnp.float32) * scale
     scores = scores.reshape(batch, kv_heads, groups, time, slots)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
@@ -89,7 +115,7 @@ class Attention(nnx.Module):
         self.q_norm = Norm(config, config.head_dim, kind="rms") if config.qk_norm else None
         self.k_norm = Norm(config, config.head_dim, kind="rms") if config.qk_norm else None
 
-    def __call__(self, x: jax.Array, context: Context, cache: KeyValues | None) -> tuple[jax.Array, KeyValues]:
+    def __call__(self, x: jax.Array, context: Context, cache: Cached | None) -> tuple[jax.Array, KeyValues | Cached]:
         query, key = self.q_proj(x), self.k_proj(x)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -104,20 +130,20 @@ class Attention(nnx.Module):
         """Keys and values of states [batch, time, embed] that another stack looks at."""
         return KeyValues(jnp.swapaxes(self.k_proj(states), 1, 2), jnp.swapaxes(self.v_proj(states), 1, 2))
 
-    def look(self, x: jax.Array, memory: KeyValues, context: Context) -> jax.Array:
-        """Attend to what `remember` gave."""
+    def look(self, x: jax.Array, memory: KeyValues | Cached, context: Context) -> jax.Array:
+        """Attend to what `remember` gave, or to the cache that it became."""
         return self._mix(self.q_proj(x), memory, context)
 
-    def _mix(self, query: jax.Array, memory: KeyValues, context: Context) -> jax.Array:
+    def _mix(self, query: jax.Array, memory: KeyValues | Cached, context: Context) -> jax.Array:
         mixed = attend(query, memory, context.mask, scale=self.scale, softcap=self.softcap, bias=context.bias)
         return self.o_proj(mixed)
 
 
-def _write(cache: KeyValues, own: KeyValues, slot: jax.Array | None) -> KeyValues:
+def _write(cache: Cached, own: KeyValues, slot: jax.Array | None) -> Cached:
     assert slot is not None, "a call with a cache says where its keys go"
     zero = jnp.zeros((), slot.dtype)
-    at = (zero, zero, slot, zero)
-    return KeyValues(
-        jax.lax.dynamic_update_slice(cache.keys, own.keys.astype(cache.keys.dtype), at),
-        jax.lax.dynamic_update_slice(cache.values, own.values.astype(cache.values.dtype), at),
+    keys = jnp.swapaxes(own.keys, 2, 3).astype(cache.keys.dtype)
+    return Cached(
+        jax.lax.dynamic_update_slice(cache.keys, keys, (zero, zero, zero, slot)),
+        jax.lax.dynamic_update_slice(cache.values, own.values.astype(cache.values.dtype), (zero, zero, slot, zero)),
     )

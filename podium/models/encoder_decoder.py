@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from podium.models import parts
-from podium.models.attention import Attention, Context, KeyValues
+from podium.models.attention import Attention, Cached, Context, KeyValues, open_caches
 from podium.models.config import BlockConfig, EncoderDecoderConfig
 from podium.models.heads import last_token
 from podium.models.layers import INIT_STD, MLP, Norm
@@ -40,8 +40,8 @@ class CrossContext(NamedTuple):
 class CrossMemory(NamedTuple):
     """Keys and values of the tokens read so far, and of the prompt."""
 
-    own: KeyValues
-    prompt: KeyValues
+    own: KeyValues | Cached
+    prompt: KeyValues | Cached
 
 
 class Cache(NamedTuple):
@@ -301,9 +301,9 @@ def prefill(
     context = CrossContext(own, Context(prompt_mask[:, None, :]), states)
     start = jnp.full((batch, 1), config.start_id, prompt_ids.dtype)
     passed = _decode(config, params, start, context, adapter, lora, keep=True)
-    own, prompt = _apart(passed.cache)
-    opened = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), own)
-    return Passed(passed.x[:, 0], Cache(opened, prompt, jnp.pad(first, ((0, 0), (0, room))), prompt_mask))
+    tokens, prompt = _apart(passed.cache)
+    filled = jnp.pad(first, ((0, 0), (0, room)))
+    return Passed(passed.x[:, 0], Cache(open_caches(tokens, room), open_caches(prompt, 0), filled, prompt_mask))
 
 
 def _apart(caches: Caches) -> tuple[Caches, Caches]:
@@ -314,7 +314,7 @@ def _apart(caches: Caches) -> tuple[Caches, Caches]:
 
 
 def _together(own: Caches, prompt: Caches) -> Caches:
-    if isinstance(own, KeyValues):
+    if isinstance(own, Cached):
         return CrossMemory(own, prompt)
     return tuple(map(CrossMemory, own, prompt))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from podium.models.attention import Attention, Context, KeyValues
+from podium.models.attention import Attention, Cached, Context, KeyValues
 from podium.models.config import BlockConfig
 from podium.models.layers import MLP, Norm
 from podium.models.lora import LoraSpec, overlay
@@ -41,7 +41,7 @@ class Block(nnx.Module):
         self.attention_post_norm = Norm(config) if config.sandwich_norms else None
         self.mlp_post_norm = Norm(config) if config.sandwich_norms else None
 
-    def __call__(self, x: jax.Array, context: Context, cache: KeyValues | None) -> tuple[jax.Array, KeyValues]:
+    def __call__(self, x: jax.Array, context: Context, cache: Cached | None) -> tuple[jax.Array, KeyValues | Cached]:
         normed = self.attention_norm(x)
         mixed, memory = self.attention(normed, context, cache)
         if self.mlp_norm is None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from podium.models import parts
-from podium.models.attention import Context
+from podium.models.attention import Context, open_caches
 from podium.models.config import TransformerConfig
 from podium.models.heads import last_token
 from podium.models.lora import LoraSpec
@@ -174,9 +174,8 @@ def prefill(
     positions = positions_from_mask(prompt_mask)
     contexts = _contexts(config, _causal(prompt_mask), positions, positions)
     passed = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, tap=tap, keep=True)
-    layers = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), passed.cache)
     cache = Cache(
-        layers=layers,
+        layers=open_caches(passed.cache, room),
         filled=jnp.pad(prompt_mask, ((0, 0), (0, room))),
         positions=jnp.sum(prompt_mask.astype(jnp.int32), axis=1),
         start=jnp.asarray(prompt_ids.shape[1], jnp.int32),

@@ -85,3 +85,15 @@ def test_log_probability_is_the_policys_not_the_truncated_ones() -> None:
     ids, logprobs = choose(logits, jax.random.split(jax.random.key(1), 1), Sampling(0.7, top_k=1))
     assert ids.tolist() == [0]
     np.testing.assert_allclose(logprobs, np.log(softmax(np.asarray(logits[0]), 0.7))[:1], atol=1e-6)
+
+
+def test_greedy_takes_the_first_of_equal_logits_and_survives_a_nan() -> None:
+    logits = np.random.default_rng(0).integers(-3, 3, (50, 300)).astype(np.float32)
+    logits[0] = -np.inf
+    logits[1, 7:] = -np.inf
+    keys = jax.random.split(jax.random.key(0), len(logits))
+    ids, _ = CHOOSE(jnp.asarray(logits), keys, Sampling(temperature=0.0))
+    assert np.array_equal(ids, np.argmax(logits, axis=-1))
+    logits[3, 5] = np.nan
+    ids, logprobs = CHOOSE(jnp.asarray(logits), keys, Sampling(temperature=0.0))
+    assert ids[3] == 299 and np.isnan(logprobs[3]), "an id of the vocabulary, beside a number that says it is none"
