@@ -44,6 +44,13 @@ class CrossMemory(NamedTuple):
     prompt: KeyValues | Cached
 
 
+class CrossCache(NamedTuple):
+    """The same, as decode steps look at it."""
+
+    own: Cached
+    prompt: Cached
+
+
 class Cache(NamedTuple):
     """own, prompt: per layer; filled: boolean [batch, slots]; prompt_mask: boolean [batch, prompt]."""
 
@@ -74,10 +81,11 @@ class CrossBlock(nnx.Module):
         self.mlp_norm = Norm(config)
         self.mlp = MLP(config, lora, rngs=rngs)
 
-    def __call__(self, x: jax.Array, context: CrossContext, cache: CrossMemory | None) -> tuple[jax.Array, Any]:
+    def __call__(self, x: jax.Array, context: CrossContext, cache: CrossCache | None) -> tuple[jax.Array, Any]:
         """Remember a CrossMemory; where there is a cache, the tokens' part alone: the prompt's stays as it is."""
         mixed, own = self.attention(self.attention_norm(x), context.own, None if cache is None else cache.own)
         x = x + mixed
+        prompt: KeyValues | Cached
         if cache is None:
             assert context.states is not None, "without a cache the prompt's states are given"
             prompt = self.cross_attention.remember(context.states)
@@ -315,8 +323,8 @@ def _apart(caches: Caches) -> tuple[Caches, Caches]:
 
 def _together(own: Caches, prompt: Caches) -> Caches:
     if isinstance(own, Cached):
-        return CrossMemory(own, prompt)
-    return tuple(map(CrossMemory, own, prompt))
+        return CrossCache(own, prompt)
+    return tuple(map(CrossCache, own, prompt))
 
 
 def decode_step(
