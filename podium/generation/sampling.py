@@ -47,7 +47,7 @@ def first_highest(wide: jax.Array) -> jax.Array:
     """The lowest id among the highest of each row [batch, vocab], as argmax gives.
 
     Two plain reductions, the first of which the log-probability needs too: XLA for CPUs compiles argmax, a reduction of
-    pairs, without vector instructions. Where a row has a NaN, its last id stands for it.
+    pairs, without vector instructions. Where a row has a NaN, some id stands for it.
     """
     last = wide.shape[-1] - 1
     highest = jnp.max(wide, axis=-1, keepdims=True)

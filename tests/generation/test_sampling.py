@@ -96,4 +96,4 @@ def test_greedy_takes_the_first_of_equal_logits_and_survives_a_nan() -> None:
     assert np.array_equal(ids, np.argmax(logits, axis=-1))
     logits[3, 5] = np.nan
     ids, logprobs = CHOOSE(jnp.asarray(logits), keys, Sampling(temperature=0.0))
-    assert ids[3] == 299 and np.isnan(logprobs[3]), "an id of the vocabulary, beside a number that says it is none"
+    assert 0 <= ids[3] < 300 and np.isnan(logprobs[3]), "an id of the vocabulary, beside a number that says it is none"
