@@ -147,11 +147,16 @@ def position_buckets(distance: np.ndarray, config: EncoderDecoderConfig, *, both
 
 
 def _bias(config: EncoderDecoderConfig, stack: Tree, time: int, *, both_ways: bool) -> jax.Array:
-    """Bias float32 [heads, time, time]. Texts are contiguous, so that places differ as positions do."""
-    places = np.arange(time)
-    buckets = position_buckets(places[None, :] - places[:, None], config, both_ways=both_ways)
-    table = stack["position_bias"]["table"].astype(jnp.float32)
-    return jnp.transpose(jnp.take(table, jnp.asarray(buckets), axis=0), (2, 0, 1))
+    """Bias float32 [heads, time, time]. Texts are contiguous, so that places differ as positions do.
+
+    Without a look-up, whose gradient XLA for CPUs adds up one number after the other: a small product gives the bias of
+    each distance, and rows of a period of 2 * time, cut into rows one shorter, move on by one place each.
+    """
+    distances = np.concatenate([np.arange(time), [0], np.arange(1 - time, 0)])
+    chosen = np.eye(config.position_buckets, dtype=np.float32)[position_buckets(distances, config, both_ways=both_ways)]
+    by_distance = jnp.einsum("db,bh->hd", jnp.asarray(chosen), stack["position_bias"]["table"].astype(jnp.float32))
+    turned = jnp.tile(by_distance, (1, time))[:, : time * (2 * time - 1)]
+    return turned.reshape(-1, time, 2 * time - 1)[:, :, :time]
 
 
 def _step_bias(config: EncoderDecoderConfig, stack: Tree, slot: jax.Array, slots: int) -> jax.Array:
