@@ -1,8 +1,4 @@
-"""A policy and a reward model of different families, tokenizers and templates: scores are those of the texts.
-
-Seen to fail: with the policy's tokens given to the reward model; with the answers of one row scored behind the prompt
-of another; with an end written behind an answer that was cut off.
-"""
+"""A policy and a reward model of different families, tokenizers and templates: scores are those of the texts."""
 
 import json
 from pathlib import Path
