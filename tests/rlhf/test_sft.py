@@ -4,6 +4,7 @@ Seen to fail: with targets not shifted; with the prompt's tokens counted; with t
 own weight; with all segments of a row as one; with the last columns of a row left out.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from podium.models.packing import Size
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement, sft
-from podium.rlhf.demonstrations import Demonstration, Row, to_arrays
+from podium.rlhf.demonstrations import Demonstration, Row, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.sft import Lessons, SftState, make_sft_step, weighted_nll
 from podium.training.optimizer import make_optimizer
@@ -40,27 +41,32 @@ def demonstrations(count: int = 6, seed: int = 0) -> list[Demonstration]:
     return [Demonstration(tokens(2, 9), tokens(1, 9), weights[number % 4]) for number in range(count)]
 
 
-def lessons(config: ModelConfig, rows: tuple[Row, ...], width: int = 48) -> Lessons:
-    size = Size(width, 32 if config.packing == "apart" else 0)
-    return jax.tree.map(jnp.asarray, to_arrays(config, demonstrations(), rows, size, tiny.PAD))
+def lessons(config: ModelConfig, rows: tuple[Row, ...]) -> Lessons:
+    """Rows no wider than PACKED needs, so that the last columns count."""
+    sizes = sizes_of(config, demonstrations())
+    width = Size(*(max(sum(sizes[index][side] for index in row) for row in PACKED) for side in (0, 1)))
+    return jax.tree.map(jnp.asarray, to_arrays(config, demonstrations(), rows, width, tiny.PAD))
 
 
+@functools.cache
 def adapted(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
     """An adapter that is not zero, over a frozen base."""
     adapter = jax.tree.map(lambda x: x + 0.1, family.init_adapter(config, tiny.LORA, jax.random.key(1)))
     return Network(config, tiny.LORA, "base"), {"base": tiny.params(config=config)}, {"adapter": adapter}
 
 
+@functools.cache
 def whole(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
     return Network(config), {}, {"base": tiny.params(config=config)}
 
 
-def check_close(first: Any, second: Any, atol: float = 2e-5) -> None:
+def check_close(first: Any, second: Any) -> None:
+    """Sums of hundreds of terms in another order: 1e-4 of a gradient norm near 10."""
     for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol, rtol=1e-4)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("columns", [128, 20])
+@pytest.mark.parametrize("columns", [128, 12])
 @KINDS
 def test_the_loss_is_that_of_each_demonstration_alone(
     config: ModelConfig, columns: int, monkeypatch: pytest.MonkeyPatch
@@ -129,12 +135,19 @@ def test_micro_batches_and_fillers_change_nothing(config: ModelConfig) -> None:
     assert float(metrics["num_tokens"]) == sum(len(one.response) for one in counted)
 
 
-@KINDS
-@pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("decoder", {"data": 8, "fsdp": 1}),
+        ("decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
+        ("encoder-decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
+    ],
+)
 def test_eight_devices_give_the_result_of_one(
-    config: ModelConfig, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    kind: str, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "COLUMNS", 20)
+    config = tiny.CONFIGS[kind]
+    monkeypatch.setattr(sft, "COLUMNS", 12)
     batch = split(lessons(config, ALONE), 1)
     check_close(
         step_once(batch, config, make_mesh(devices=jax.devices()[:1])), step_once(batch, config, make_mesh(**sizes))
