@@ -91,9 +91,34 @@ def attend(
     if bias is not None:
         scores = scores + bias.reshape(1, kv_heads, groups, time, slots)
     scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype).reshape(batch, kv_heads, groups * time, slots)
-    mixed = jnp.einsum("bkrs,bksh->bkrh", weights, memory.values).reshape(grouped.shape)
+    mixed = _weigh(scores.reshape(batch, kv_heads, groups * time, slots), memory.values).reshape(grouped.shape)
     return jnp.transpose(mixed, (0, 3, 1, 2, 4)).reshape(batch, time, heads, head_dim)
+
+
+@jax.custom_vjp
+def _weigh(scores: jax.Array, values: jax.Array) -> jax.Array:
+    """Softmax of float32 scores [batch, kv_heads, rows, slots] times values; [batch, kv_heads, rows, head_dim].
+
+    The backward pass needs the sum of each row of weights times their gradients. It is that of the result times its
+    gradient (Dao et al. 2022, arXiv 2205.14135, appendix B.2), over head_dim numbers instead of all slots.
+    """
+    return _weigh_forward(scores, values)[0]
+
+
+def _weigh_forward(scores: jax.Array, values: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    mixed = jnp.einsum("bkrs,bksh->bkrh", weights, values)
+    return mixed, (weights, values, mixed)
+
+
+def _weigh_backward(kept: tuple[jax.Array, jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    weights, values, mixed = kept
+    of_weights = jnp.einsum("bkrh,bksh->bkrs", slope, values).astype(jnp.float32)
+    row = jnp.sum(slope.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
+    return weights.astype(jnp.float32) * (of_weights - row), jnp.einsum("bkrs,bkrh->bksh", weights, slope)
+
+
+_weigh.defvjp(_weigh_forward, _weigh_backward)
 
 
 class Attention(nnx.Module):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from podium.models import encoder_decoder, transformer
 from podium.models.config import ModelConfig, TransformerConfig
+from podium.models.layers import contract
 from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
 from podium.models.text import Passed, Text
@@ -135,6 +136,6 @@ def logits(config: ModelConfig, params: Tree, hidden: jax.Array) -> jax.Array:
     if config.tie_embeddings:
         found = jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
     else:
-        found = jnp.einsum("...d,dv->...v", hidden, params["lm_head"]["kernel"].astype(hidden.dtype))
+        found = contract(hidden, params["lm_head"]["kernel"].astype(hidden.dtype), 1)
     cap = config.logits_softcap if isinstance(config, TransformerConfig) else None
     return found if cap is None else cap * jnp.tanh(found / cap)

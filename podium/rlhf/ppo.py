@@ -1,10 +1,11 @@
 """One PPO step as one compiled program: rollout, scores, experience, several epochs of minibatch updates.
 
-Differences from common implementations are options, never accidents: docs/rlhf.md. Where one update sees the whole
-rollout (one epoch, one minibatch, one micro-batch), the policy has not moved since it sampled, so its new
+Differences from common implementations are options, never accidents: docs/rlhf.md. Where an update sees the whole
+rollout (one minibatch, one micro-batch), the policy has not moved between sampling and the first one, so that its new
 log-probabilities and values *are* the old ones: they are computed once, in the forward pass that is differentiated.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -93,8 +94,9 @@ class PpoSpec:
     shared_layers: int = 0
 
     @property
-    def single_update(self) -> bool:
-        return self.num_ppo_epochs * self.num_mini_batches * self.gradient_accumulation_steps == 1
+    def whole_updates(self) -> bool:
+        """Whether every update sees the whole rollout at once."""
+        return self.num_mini_batches * self.gradient_accumulation_steps == 1
 
 
 def reward_scores(network: Network, shared_layers: int) -> ScoreFn:
@@ -190,10 +192,7 @@ def learn(
     )
     judged = _Judged(rollout, ref_logprobs, scores)
     keys = _keys(state)
-    if spec.single_update:
-        weights, optimizer, metrics, stats = _update_once(spec, optimizers, state, frozen.bases, judged)
-    else:
-        weights, optimizer, metrics, stats = _update_many(spec, optimizers, state, frozen.bases, judged, keys.order)
+    weights, optimizer, metrics, stats = _update(spec, optimizers, state, frozen.bases, judged, keys.order)
     kl_coef = state.kl_coef
     if spec.kl_target is not None:
         kl_coef = adapt_kl_coef(
@@ -294,70 +293,101 @@ def _apply(
     return new_weights, new_optimizer, norms
 
 
-def _update_once(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged
+def _update(
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
+    weights, optimizer = state.weights, state.optimizer
+    if not spec.whole_updates:
+        logprobs, values = _evaluate_in_parts(spec, bases, weights, judged.rollout)
+        experience, metrics = _experience(spec, state, judged, logprobs, values)
+        later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout, experience)
+        weights, optimizer, stats = later(weights, optimizer, _orders(spec, judged.rollout, key))
+    else:
+        weights, optimizer, experience, metrics, stats = _first_update(spec, optimizers, state, bases, judged)
+        if spec.num_ppo_epochs > 1:
+            later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout, experience)
+            weights, optimizer, more = later(weights, optimizer, None)
+            stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
+    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+
+
+def _experience(
+    spec: PpoSpec, state: PpoState, judged: _Judged, logprobs: jax.Array, values: jax.Array
+) -> tuple[Experience, dict[str, jax.Array]]:
+    return make_experience(
+        logprobs,
+        values,
+        judged.ref_logprobs,
+        judged.scores,
+        judged.rollout.response_mask,
+        kl_coef=state.kl_coef,
+        spec=spec.rewards,
+    )
+
+
+def _first_update(
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged
+) -> tuple[Tree, Tree, Experience, dict[str, jax.Array], dict[str, jax.Array]]:
     """The whole rollout in one update: experience is made inside the differentiated forward pass."""
     mask = judged.rollout.response_mask
 
     def loss(weights: dict[str, Weights]) -> tuple[jax.Array, Any]:
         logprobs, values, entropies = _evaluate(spec, bases, weights, judged.rollout)
-        experience, metrics = make_experience(
-            logprobs,
-            values,
-            judged.ref_logprobs,
-            judged.scores,
-            mask,
-            kl_coef=state.kl_coef,
-            spec=spec.rewards,
-        )
+        experience, metrics = _experience(spec, state, judged, logprobs, values)
         value, stats = _losses(spec, logprobs, values, entropies, experience, mask, masked.count(mask))
-        return value, (metrics | {"row_logprobs": experience.logprobs}, stats)
+        return value, (experience, metrics, stats)
 
-    gradients, (metrics, stats) = jax.grad(loss, has_aux=True)(state.weights)
+    gradients, (experience, metrics, stats) = jax.grad(loss, has_aux=True)(state.weights)
     weights, optimizer, norms = _apply(optimizers, state.weights, state.optimizer, gradients)
-    return weights, optimizer, metrics, {name: value[None] for name, value in (stats | norms).items()}
+    return weights, optimizer, experience, metrics, {name: value[None] for name, value in (stats | norms).items()}
 
 
-def _update_many(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
-) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
-    """Epochs x minibatches of updates, each over micro-batches whose gradients add up exactly."""
-    rollout = judged.rollout
-    logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
-    experience, metrics = make_experience(
-        logprobs,
-        values,
-        judged.ref_logprobs,
-        judged.scores,
-        rollout.response_mask,
-        kl_coef=state.kl_coef,
-        spec=spec.rewards,
-    )
-    batch = rollout.finished.shape[0]
+def _orders(spec: PpoSpec, rollout: Rollout, key: jax.Array) -> jax.Array:
+    """Rows of each micro-batch of each update [updates, micro-batches, rows], shuffled anew in each epoch."""
     keys = jax.random.split(key, spec.num_ppo_epochs)
+    batch = rollout.finished.shape[0]
     orders = jax.vmap(lambda epoch_key: jax.random.permutation(epoch_key, batch))(keys)
-    parts = (spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)
+    return orders.reshape(spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)
+
+
+def _later_updates(
+    spec: PpoSpec,
+    optimizers: Any,
+    bases: Bases,
+    rollout: Rollout,
+    experience: Experience,
+    weights: Tree,
+    optimizer: Tree,
+    orders: jax.Array | None,
+) -> tuple[Tree, Tree, dict[str, jax.Array]]:
+    """Update once per entry of `orders`, over micro-batches whose gradients add up exactly.
+
+    Without orders: once per epoch but the first, on the whole rollout.
+    """
 
     def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
         micro, learned = part
-        new_logprobs, new_values, entropies = _evaluate(spec, bases, weights, micro)
-        return _losses(spec, new_logprobs, new_values, entropies, learned, micro.response_mask, total)
+        logprobs, values, entropies = _evaluate(spec, bases, weights, micro)
+        return _losses(spec, logprobs, values, entropies, learned, micro.response_mask, total)
 
-    def update(carry: tuple[Tree, Tree], rows: jax.Array) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
+    def gradient(weights: Tree, total: jax.Array, rows: jax.Array | None) -> tuple[Tree, dict[str, jax.Array]]:
+        part = rollout, experience
+        if rows is not None:
+            part = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), part)
+        return jax.grad(loss, has_aux=True)(weights, part, total)
+
+    def update(carry: tuple[Tree, Tree], rows: jax.Array | None) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
         weights, optimizer = carry
-        total = masked.count(rollout.response_mask[rows.reshape(-1)])
-
-        def gradient(micro_rows: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
-            part = jax.tree.map(lambda x: jnp.take(x, micro_rows, axis=0), (rollout, experience))
-            return jax.grad(loss, has_aux=True)(weights, part, total)
-
-        if spec.gradient_accumulation_steps == 1:
-            gradients, stats = gradient(rows[0])
+        mask = rollout.response_mask
+        total = masked.count(mask if rows is None else mask[rows.reshape(-1)])
+        if rows is None or spec.gradient_accumulation_steps == 1:
+            gradients, stats = gradient(weights, total, None if rows is None else rows[0])
         else:
-            gradients, stats = sum_over(gradient, rows)
+            gradients, stats = sum_over(functools.partial(gradient, weights, total), rows)
         weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
         return (weights, optimizer), stats | norms
 
-    (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders.reshape(parts))
-    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+    updates = spec.num_ppo_epochs - 1 if orders is None else None
+    (weights, optimizer), stats = jax.lax.scan(update, (weights, optimizer), orders, length=updates)
+    return weights, optimizer, stats

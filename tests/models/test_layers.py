@@ -1,7 +1,7 @@
 """The parts with backward passes of their own have the gradients that JAX derives from the plain formulas.
 
 Seen to fail: with the input of a frozen kernel kept; with the gradient of a narrowing kernel not turned; with the
-sigmoid of the wrong sign in the gradient of the gate.
+sigmoid of the wrong sign in the gradient of the gate; with the sum of a row of attention added, not taken off.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from podium.models.attention import KeyValues, attend
 from podium.models.layers import ACTIVATIONS, contract, gated
 
 
@@ -24,7 +25,7 @@ def check_gradients(ours, plain, *operands: jax.Array, wanted: tuple[int, ...]) 
     def total(function, *operands):
         return jnp.sum(function(*operands) * weights)
 
-    np.testing.assert_allclose(ours(*operands), plain(*operands), rtol=1e-6)
+    np.testing.assert_allclose(ours(*operands), plain(*operands), rtol=1e-5, atol=1e-6)
     found = jax.jit(jax.grad(partial(total, ours), argnums=wanted))(*operands)
     expected = jax.grad(partial(total, plain), argnums=wanted)(*operands)
     for x, y in zip(found, expected, strict=True):
@@ -77,3 +78,27 @@ def test_gated_stays_finite_where_the_exponential_does_not() -> None:
     gate = jnp.asarray([-200.0, -90.0, 0.0, 90.0, 200.0])
     gradient = jax.grad(lambda gate: jnp.sum(gated(gate, jnp.ones_like(gate), "silu")))(gate)
     np.testing.assert_allclose(gradient, [0.0, 0.0, 0.5, 1.0, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_attention_is_softmax_written_plainly(cap: float | None) -> None:
+    """Its own backward pass beside the one that JAX derives; the last query may look at nothing."""
+    batch, time, slots, heads, kv_heads, size = 2, 5, 7, 4, 2, 3
+    query = draw(batch, time, heads, size, seed=0)
+    keys, values = (draw(batch, kv_heads, slots, size, seed=seed) for seed in (1, 2))
+    bias = draw(heads, time, slots, seed=3)
+    mask = jax.random.bernoulli(jax.random.key(4), 0.6, (batch, time, slots)).at[:, -1].set(False)
+
+    def ours(query: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array) -> jax.Array:
+        return attend(query, KeyValues(keys, values), mask, scale=0.7, softcap=cap, bias=bias)
+
+    def plain(query: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array) -> jax.Array:
+        keys, values = (jnp.repeat(x, heads // kv_heads, axis=1) for x in (keys, values))
+        scores = 0.7 * jnp.einsum("bthd,bhsd->bhts", query, keys)
+        if cap is not None:
+            scores = cap * jnp.tanh(scores / cap)
+        scores = jnp.where(mask[:, None], scores + bias[None], -1e30)
+        shares = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        return jnp.einsum("bhts,bhsd->bthd", shares / shares.sum(axis=-1, keepdims=True), values)
+
+    check_gradients(ours, plain, query, keys, values, bias, wanted=(0, 1, 2, 3))

@@ -50,6 +50,7 @@ VARIANTS = {
     "shared critic": {"critic": "shared"},
     "single update": {"num_ppo_epochs": 1, "num_mini_batches": 1},
     "temperature": {"sampling": tiny.Sampling(0.6)},
+    "whole updates": {"num_mini_batches": 1},
     "encoder-decoder": {"config": tiny.T5},
     "encoder-decoder, full, single update": {
         "config": tiny.T5,
@@ -74,17 +75,20 @@ def test_before_the_first_update_the_policy_is_the_one_that_sampled(changes) -> 
     assert out.metrics["objective/kl"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_a_single_update_equals_the_general_path(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_updates_on_the_whole_rollout_equal_the_general_path(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short cut takes new log-probabilities for old ones; the general path computes the old ones on their own."""
-    spec = tiny.ppo_spec(num_ppo_epochs=1, num_mini_batches=1)
-    assert spec.single_update
+    spec = tiny.ppo_spec(num_ppo_epochs=epochs, num_mini_batches=1)
+    assert spec.whole_updates
     step, state, frozen = set_up(spec)
     short = step(state, frozen, tiny.prompts(8))
-    monkeypatch.setattr(type(spec), "single_update", False)
+    monkeypatch.setattr(type(spec), "whole_updates", False)
     step, state, frozen = set_up(spec)
     general = step(state, frozen, tiny.prompts(8))
+    assert len(short[1].updates["val/ratio"]) == epochs
     check_close(short[0].weights, general[0].weights)
     check_close(short[1].metrics, general[1].metrics)
+    check_close(short[1].updates, general[1].updates)
 
 
 def test_micro_batches_add_up_to_the_minibatch() -> None:
