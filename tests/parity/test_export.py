@@ -194,6 +194,7 @@ def test_every_family_merged_and_as_an_adapter(name: str, tmp_path: Path, torch:
     expected = runner(model, len(ROW[0]), len(ROW[1]))([ROW])[0]
     kind = auto_class(model.config).removeprefix("AutoModelFor")
     merged = theirs(torch, kind, export(model, tmp_path / "merged")).eval()
+    # Gemma: 5.7e-5 as tests compile, below 5e-5 with XLA's optimisation.
     np.testing.assert_allclose(their_logits(torch, merged, *ROW), expected, rtol=0, atol=1e-4)
     base = theirs(torch, kind, tmp_path / "base").eval()
     plain = their_logits(torch, base, *ROW)

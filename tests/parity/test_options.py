@@ -163,6 +163,7 @@ def test_gives_the_logits_of_transformers(pair: Pair, torch: Any) -> None:
     for row, (prompt, response) in enumerate(rows):
         expected = their_logits(torch, pair.theirs, prompt, response)
         assert np.abs(expected).max() > 0.3, "logits near zero would hide an error"
+        # T5 1.1 comes nearest: 2.5e-5, compiled with XLA's optimisation or without. The others stay below 2e-5.
         np.testing.assert_allclose(found[row, : len(response)], expected, rtol=0, atol=5e-5)
 
 
@@ -183,6 +184,7 @@ def test_continues_like_transformers(request: pytest.FixtureRequest, pair: Pair,
     for prompt, found in zip(prompts, told, strict=True):
         assert found == their_continuation(torch, pair.theirs, prompt, RESPONSE)
     whole = pair.run([*zip(prompts, told, strict=True), (prompts[0], told[0])])
+    # At most 1.4e-5 was seen, of T5 1.1, compiled with XLA's optimisation or without.
     np.testing.assert_allclose(logits, whole[:2], rtol=0, atol=3e-5)
 
 
