@@ -94,15 +94,11 @@ REWARD = Shape(vocabulary=1024, embed=128, layers=4, heads=4, kv_heads=2, mlp=51
 
 PPO_WORK = (
     "update: Podium takes logits at response positions, TRL at all positions",
-    "scoring: with more than one epoch both compute old values again; Podium computes old log-probabilities again, "
-    "TRL keeps the rollout's logits",
+    "old log-probabilities and values: Podium reads both off the first update's own forward pass, TRL keeps the "
+    "rollout's logits and computes values in a pass of their own",
     "Podium clips the gradient norm of policy and critic, TRL's PPO does not",
     "TRL collects Python's garbage twice a step",
     "TRL without gradient checkpointing and in float32 (its defaults are the slower on a CPU)",
-)
-ONE_UPDATE = (
-    "one epoch: Podium reads old log-probabilities and values off the update's own forward pass, "
-    "TRL computes values in a pass of their own",
 )
 LORA_WORK = (
     "Podium: policy, reference, reward model and critic are one frozen backbone with adapters on its last layers, "
@@ -115,7 +111,8 @@ ENCODER_DECODER_WORK = (
     "reward model is a T5 with a scalar head at the last token of the response",
     "TRL takes scores from outside: that reward model is the benchmark's own, without gradients",
     "TRL generates in one batch (by default in batches of 4) and updates in one mini-batch, as Podium does",
-    "both compute old log-probabilities and values again; TRL trains on 23 of the 24 tokens, Podium on all",
+    "old log-probabilities and values: Podium reads them off the first update's own forward pass, TRL computes them "
+    "in a pass of their own; TRL trains on 23 of the 24 tokens, Podium on all",
     "Podium clips the gradient norm, TRL does not (its default); Podium writes a row of metrics per step, TRL none",
 )
 GENERATE_WORK = (
@@ -145,10 +142,8 @@ def _generate(batch: int, target: float) -> Case:
 
 CASES = {
     "ppo-small": Case("ppo", "1.12.0", SMALL, 16, 32, 24, 8, 24, 3.0, PPO_WORK, epochs=4),
-    "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK + ONE_UPDATE),
-    "ppo-smollm2-lora": Case(
-        "ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + ONE_UPDATE + LORA_WORK, lora=Lora(layers=8)
-    ),
+    "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK),
+    "ppo-smollm2-lora": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + LORA_WORK, lora=Lora(layers=8)),
     "ppo-encoder-decoder": Case(
         "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 8, 24, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True
     ),
