@@ -33,6 +33,7 @@ from podium.rlhf.reward import (
 from podium.rlhf.scoring import score_ids
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
+from podium.training.progress import Progress
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
 REFERENCE_SAMPLES = 32
@@ -65,12 +66,12 @@ def train_reward(base: Model, policy: Model, train: Sequence[PreferenceRecord], 
     reference = _reference_texts(base, policy, train, run)
     model = _start(base, run)
     if run.config.normalize:
-        gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
+        gain, bias = _normalisation(model, reference)
         assert model.head is not None, "a reward model starts with a head"
         model = model.replace(head=fold_normalisation(model.head, gain, bias))
     model = _fit(model, comparisons, run)
     if run.config.normalize:
-        gain, bias = normalisation(jnp.asarray(score_ids(model, reference)))
+        gain, bias = _normalisation(model, reference)
         model = model.replace(gain=gain, bias=bias)
     return model
 
@@ -86,12 +87,27 @@ def _reference_texts(base: Model, policy: Model, train: Sequence[PreferenceRecor
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
     order = permutation(len(prompts), run.seed, 0)[:REFERENCE_SAMPLES]
     chosen = [prompts[index] for index in order]
-    answers = generate(policy, chosen, max_new_tokens=REFERENCE_TOKENS, temperature=1.0, seed=run.seed, batch_size=32)
+    with Progress(len(chosen), "reward: answers to normalise on", unit="answer") as progress:
+        answers = generate(
+            policy,
+            chosen,
+            max_new_tokens=REFERENCE_TOKENS,
+            temperature=1.0,
+            seed=run.seed,
+            batch_size=32,
+            progress=lambda done, _: progress.update(done),
+        )
     tokenizer = base.tokenizer
     return [
         Example(tokenizer.encode_prompt(prompt), [tokenizer.encode_response(answer)])
         for prompt, answer in zip(chosen, answers.texts, strict=True)
     ]
+
+
+def _normalisation(model: Model, reference: Sequence[Example]) -> tuple[float, float]:
+    with Progress(len(reference), "reward: scores to normalise", unit="answer") as progress:
+        scores = score_ids(model, reference, progress=lambda done, _: progress.update(done))
+    return normalisation(jnp.asarray(scores))
 
 
 def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:
