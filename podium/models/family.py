@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from podium.models import encoder_decoder, transformer
 from podium.models.config import ModelConfig, TransformerConfig
 from podium.models.layers import contract
-from podium.models.lora import LoraSpec
+from podium.models.lora import LoraSpec, stack_depth
 from podium.models.packing import Packed
 from podium.models.text import Passed, Text
 
@@ -34,7 +34,11 @@ def init_params(config: ModelConfig, key: jax.Array, lora: LoraSpec | None = Non
 
 
 def init_adapter(config: ModelConfig, lora: LoraSpec, key: jax.Array) -> Tree:
-    """Draw a fresh adapter tree: A uniform, B zero, so that the adapted model starts equal to its base."""
+    """Draw a fresh adapter tree: A uniform, B zero, so that the adapted model starts equal to its base.
+
+    Raises UserError for a choice of layers that no adapter's file could hold: before training, not when it is saved.
+    """
+    stack_depth(config, lora.layers is not None)
     return jax.jit(lambda k: init_params(config, k, lora)[1])(key)
 
 

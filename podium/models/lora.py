@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from podium.errors import UserError
+from podium.models.config import EncoderDecoderConfig, ModelConfig
 
 Tree = Any
 
@@ -53,6 +54,18 @@ class LoraSpec:
     def rank(self, module: str) -> int:
         """The adapter's rank on a projection; 0 where it has none."""
         return self.r if module in self.target_modules else 0
+
+
+def stack_depth(config: ModelConfig, chosen: bool) -> int:
+    """Count the layers of each stack; raises UserError where stacks differ and layers are chosen, as by number."""
+    if not isinstance(config, EncoderDecoderConfig) or config.encoder_only:
+        return config.layers
+    if chosen and config.encoder_layers != config.decoder_layers:
+        raise UserError(
+            f"lora.layers: the encoder has {config.encoder_layers} layers, the decoder {config.decoder_layers}, and an "
+            "adapter's file cannot choose layers of each; write null to adapt all"
+        )
+    return config.layers
 
 
 def overlay(params: Tree, adapter: Tree | None) -> Tree:

@@ -6,7 +6,7 @@ from typing import Any
 
 from podium.errors import UserError
 from podium.models.config import EncoderDecoderConfig, ModelConfig
-from podium.models.lora import LoraSpec
+from podium.models.lora import LoraSpec, stack_depth
 from podium.models.weights.names import layers_pattern, module_names
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -21,7 +21,7 @@ def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool
 
     Raises UserError for a choice of layers that the format has no words for.
     """
-    layers, names = _layers(config, lora.layers is not None), module_names(config)
+    layers, names = stack_depth(config, lora.layers is not None), module_names(config)
     first = lora.first_layer(layers)
     language = "SEQ_2_SEQ_LM" if isinstance(config, EncoderDecoderConfig) else "CAUSAL_LM"
     return {
@@ -44,18 +44,6 @@ def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool
     }
 
 
-def _layers(config: ModelConfig, chosen: bool) -> int:
-    """Count the layers of each stack. Layers can only be chosen by number, alike in all stacks."""
-    if not isinstance(config, EncoderDecoderConfig) or config.encoder_only:
-        return config.layers
-    if chosen and config.encoder_layers != config.decoder_layers:
-        raise UserError(
-            f"lora.layers: the encoder has {config.encoder_layers} layers, the decoder {config.decoder_layers}, and an "
-            "adapter's file cannot choose layers of each; write null to adapt all"
-        )
-    return config.layers
-
-
 def parse_adapter_config(raw: Mapping[str, Any], config: ModelConfig, source: Path) -> LoraSpec:
     """Read the options of an adapter for a model; raises UserError for one we do not follow."""
     if raw.get("peft_type") != "LORA":
@@ -76,7 +64,7 @@ def parse_adapter_config(raw: Mapping[str, Any], config: ModelConfig, source: Pa
     if unknown:
         raise UserError(f"{source}: target_modules has {unknown[0]}; write modules out of {', '.join(ours)}")
     chosen = raw.get("layers_to_transform")
-    layers = _layers(config, chosen is not None)
+    layers = stack_depth(config, chosen is not None)
     if chosen is not None and (not chosen or sorted(chosen) != list(range(layers - len(chosen), layers))):
         raise UserError(
             f"{source}: layers_to_transform={chosen} is not supported for {layers} layers; "

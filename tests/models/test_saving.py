@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from podium.errors import UserError
 from podium.models import LoraSpec, Model, load, save
-from podium.models.family import abstract_params
+from podium.models.family import abstract_params, init_adapter
 from podium.parallel.mesh import make_mesh
 from support.folders import change_json, change_tensors, write_folder, write_t5_folder
 
@@ -105,7 +105,10 @@ def test_an_encoder_alone_is_a_reward_model_and_nothing_else(tmp_path: Path) -> 
 
 def test_layers_cannot_be_chosen_where_stacks_differ_in_depth(tmp_path: Path) -> None:
     model = adapted(load(write_t5_folder(tmp_path / "base")), LoraSpec(2, 4.0, layers=1))
-    with pytest.raises(UserError, match=r"lora\.layers: the encoder has 2 layers, the decoder 3"):
+    refused = r"lora\.layers: the encoder has 2 layers, the decoder 3"
+    with pytest.raises(UserError, match=refused):
+        init_adapter(model.config, LoraSpec(2, 4.0, layers=1), jax.random.key(0))
+    with pytest.raises(UserError, match=refused):
         save(model, tmp_path / "saved")
     # The encoder alone is one stack.
     alone = load(tmp_path / "base", role="reward", encoder_only=True)
