@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from podium.config import PpoConfig
@@ -247,14 +248,15 @@ def fit(
         for name in cast.weights
     }
     optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
-    schedule = configurations["policy"][1]
+    # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
+    course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates))
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
         compiled = compile_step(spec, optimizers, score, state, batches, mesh)
 
-        def step(index: int, state: PpoState) -> tuple[PpoState, Mapping[str, jax.Array], Any]:
+        def step(index: int, state: PpoState) -> tuple[PpoState, Mapping[str, Any], Any]:
             state, out = compiled(index, state, frozen)
-            extra = {"lr": schedule(index * updates), "episode": jnp.asarray((index + 1) * batches.size)}
+            extra = {"lr": course[index], "episode": np.int64((index + 1) * batches.size)}
             keep = functools.partial(_keep_rows, out.rows, batches.width, run, decode)
             return state, out.metrics | extra, keep
 

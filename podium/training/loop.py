@@ -20,7 +20,7 @@ from podium.training.progress import Progress
 
 State = TypeVar("State")
 # (index of the step, state) -> (new state, scalars by name, what to do with the step's other output or None)
-StepFn = Callable[[int, State], tuple[State, Mapping[str, jax.Array], Callable[[int], None] | None]]
+StepFn = Callable[[int, State], tuple[State, Mapping[str, Any], Callable[[int], None] | None]]
 KEPT_CHECKPOINTS = 2
 
 
@@ -56,7 +56,7 @@ def run_loop(
         resume_step = start if restored is not None else None
         with MetricsWriter(folder, resume_step=resume_step) as writer, Progress(total, label, done=start) as progress:
 
-            def settle(done: int, metrics: Mapping[str, jax.Array], after: Callable[[int], None] | None) -> None:
+            def settle(done: int, metrics: Mapping[str, Any], after: Callable[[int], None] | None) -> None:
                 logged = done % logging_steps == 0 or done == total
                 numbers = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
                 if logged:
