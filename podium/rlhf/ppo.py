@@ -297,17 +297,16 @@ def _update(
     spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
-    weights, optimizer = state.weights, state.optimizer
+    later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout)
     if not spec.whole_updates:
-        logprobs, values = _evaluate_in_parts(spec, bases, weights, judged.rollout)
+        logprobs, values = _evaluate_in_parts(spec, bases, state.weights, judged.rollout)
         experience, metrics = _experience(spec, state, judged, logprobs, values)
-        later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout, experience)
-        weights, optimizer, stats = later(weights, optimizer, _orders(spec, judged.rollout, key))
+        orders = _orders(spec, judged.rollout, key)
+        weights, optimizer, stats = later(experience, state.weights, state.optimizer, orders)
     else:
         weights, optimizer, experience, metrics, stats = _first_update(spec, optimizers, state, bases, judged)
         if spec.num_ppo_epochs > 1:
-            later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout, experience)
-            weights, optimizer, more = later(weights, optimizer, None)
+            weights, optimizer, more = later(experience, weights, optimizer, None)
             stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
     return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
 

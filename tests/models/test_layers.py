@@ -19,13 +19,13 @@ def draw(*shape: int, seed: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def check_gradients(ours, plain, *operands: jax.Array, wanted: tuple[int, ...]) -> None:
+def check_gradients(ours, plain, *operands: jax.Array, wanted: tuple[int, ...], atol: float = 0.0) -> None:
     weights = draw(*jax.eval_shape(plain, *operands).shape, seed=9)
 
     def total(function, *operands):
         return jnp.sum(function(*operands) * weights)
 
-    np.testing.assert_allclose(ours(*operands), plain(*operands), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours(*operands), plain(*operands), rtol=1e-6, atol=atol)
     found = jax.jit(jax.grad(partial(total, ours), argnums=wanted))(*operands)
     expected = jax.grad(partial(total, plain), argnums=wanted)(*operands)
     for x, y in zip(found, expected, strict=True):
@@ -101,4 +101,5 @@ def test_attention_is_softmax_written_plainly(cap: float | None) -> None:
         shares = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
         return jnp.einsum("bhts,bhsd->bthd", shares / shares.sum(axis=-1, keepdims=True), values)
 
-    check_gradients(ours, plain, query, keys, values, bias, wanted=(0, 1, 2, 3))
+    # Sums of values of both signs: some results are near zero.
+    check_gradients(ours, plain, query, keys, values, bias, wanted=(0, 1, 2, 3), atol=1e-6)

@@ -57,6 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = [f"--input=preferences={here}/preferences", f"--output=reward_model={here}/reward_model"]
     done = podium("reward", "--config", f"{here}/rlhf.json", *wanted, f"--output=metrics={here}/reward_metrics")
     assert done.returncode == 0, done.stderr
+    assert "reward: answers to normalise on 0/" in done.stderr, "long work says at once what it does"
     return here
 
 
@@ -101,8 +102,11 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(run: Path, tmp_p
     expected = digests(tmp_path / "whole" / "policy")
     assert expected
     assert digests(tmp_path / "killed" / "policy") == expected
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == list(range(1, STEPS + 1))
+    logged = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
+    assert [row["episode"] for row in logged] == [4 * (step + 1) for step in range(STEPS)]
+    # Of the first update of each step, two to a step, on the way to zero.
+    assert [row["lr"] for row in logged] == pytest.approx([0.01 * (1 - step / STEPS) for step in range(STEPS)])
     rows = [
         [json.loads(line) for line in (tmp_path / name / "rollouts" / "rollouts.jsonl").read_text().splitlines()]
         for name in ("whole", "killed")
