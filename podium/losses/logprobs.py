@@ -32,7 +32,7 @@ def entropy(logits: Float[Array, "*shape vocab"], *, temperature: float = 1.0) -
     below = _below_peak(logits, _checked(temperature))[0]
     weights = jnp.exp(below)
     # 0 * -inf is NaN, in the sum and in its gradient.
-    finite = jnp.where(jnp.isneginf(below), 0.0, below)
+    finite = jnp.maximum(below, jnp.finfo(jnp.float32).min)
     total = weights.sum(axis=-1)
     return jnp.log(total) - (weights * finite).sum(axis=-1) / total
 

@@ -48,7 +48,8 @@ def _contract_backward(dims: int, kept: Any, dy: Any) -> tuple[Any, Any]:
     tokens = tuple(range(lead))
     if math.prod(kernel.shape[:dims]) <= math.prod(kernel.shape[dims:]):
         return dx, jax.lax.dot_general(x, dy, ((tokens, tokens), ((), ())))
-    swapped = jax.lax.dot_general(dy, x, ((tokens, tokens), ((), ())))
+    # Behind a barrier: XLA would move the transposition into the product, which then misses its fast kernels.
+    swapped = jax.lax.optimization_barrier(jax.lax.dot_general(dy, x, ((tokens, tokens), ((), ()))))
     return dx, jnp.transpose(swapped, (*range(outputs, kernel.ndim), *range(outputs)))
 
 
@@ -96,6 +97,29 @@ class Linear(nnx.Module):
         return y
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _to_unit_square(x: jax.Array, eps: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) over the last dimension. The backward pass keeps x and one number per row.
+
+    Derived by JAX it takes twice as many passes over arrays of x's size, a twentieth of a small model's training step.
+    """
+    return _unit_square_forward(x, eps)[0]
+
+
+def _unit_square_forward(x: jax.Array, eps: float) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    factor = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+    return x * factor, (x, factor)
+
+
+def _unit_square_backward(eps: float, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array]:
+    x, factor = kept
+    normed = x * factor
+    return (factor * (dy - normed * jnp.mean(dy * normed, axis=-1, keepdims=True)),)
+
+
+_to_unit_square.defvjp(_unit_square_forward, _unit_square_backward)
+
+
 class Norm(nnx.Module):
     """x / sqrt(mean(x^2) + eps) * scale over the last dimension (Zhang and Sennrich 2019); "layer" centres x first.
 
@@ -113,7 +137,7 @@ class Norm(nnx.Module):
         wide = x.astype(jnp.float32)
         if self.centred:
             wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        normed = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        normed = _to_unit_square(wide, self.eps)
         scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
         if self.offset or self.centred:
             return (normed * (scale + 1.0 if self.offset else scale)).astype(x.dtype)

@@ -1,9 +1,11 @@
 """The parts with backward passes of their own have the gradients that JAX derives from the plain formulas.
 
 Seen to fail: with the input of a frozen kernel kept; with the gradient of a narrowing kernel not turned; with the
-sigmoid of the wrong sign in the gradient of the gate; with the sum of a row of attention added, not taken off.
+sigmoid of the wrong sign in the gradient of the gate; with the sum of a row of attention added, not taken off; with the
+mean of a norm's gradient left out.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 
 from podium.models.attention import KeyValues, attend
-from podium.models.layers import ACTIVATIONS, contract, gated
+from podium.models.layers import ACTIVATIONS, Norm, contract, gated
+from support import tiny
 
 
 def draw(*shape: int, seed: int) -> jax.Array:
@@ -78,6 +81,18 @@ def test_gated_stays_finite_where_the_exponential_does_not() -> None:
     gate = jnp.asarray([-200.0, -90.0, 0.0, 90.0, 200.0])
     gradient = jax.grad(lambda gate: jnp.sum(gated(gate, jnp.ones_like(gate), "silu")))(gate)
     np.testing.assert_allclose(gradient, [0.0, 0.0, 0.5, 1.0, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_a_norm_is_the_division_written_plainly(kind) -> None:
+    # A large epsilon, so that one which is forgotten shows.
+    norm = Norm(replace(tiny.CONFIG, norm_eps=0.5), 6, kind=kind)
+
+    def plain(x):
+        centred = x - x.mean(-1, keepdims=True) if kind == "layer" else x
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 0.5)
+
+    check_gradients(norm, plain, draw(3, 5, 6, seed=0), wanted=(0,), atol=1e-6)
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
