@@ -55,7 +55,7 @@ class Case:
 
     steps are timed after `warm_up` ones that are not. peer: the environment of the other side, named by its TRL.
     epochs, lora and shared_critic, a value head on the policy's trunk, are PPO's. weights: a folder of `MODELS` that
-    both sides load for "generate"; None: random weights.
+    both sides load for "generate"; None: random weights. devices: into how many XLA divides the processors for Podium.
     """
 
     kind: str
@@ -72,6 +72,7 @@ class Case:
     lora: Lora | None = None
     shared_critic: bool = False
     weights: str | None = None
+    devices: int = 1
 
     @property
     def unit(self) -> str:
@@ -113,6 +114,7 @@ ENCODER_DECODER_WORK = (
     "TRL generates in one batch (by default in batches of 4) and updates in one mini-batch, as Podium does",
     "old log-probabilities and values: Podium reads them off the first update's own forward pass, TRL computes them "
     "in a pass of their own; TRL trains on 23 of the 24 tokens, Podium on all",
+    "Podium computes on two devices of one processor and half of the batch each; TRL's threads share every operation",
     "Podium clips the gradient norm, TRL does not (its default); Podium writes a row of metrics per step, TRL none",
 )
 GENERATE_WORK = (
@@ -145,7 +147,7 @@ CASES = {
     "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK),
     "ppo-smollm2-lora": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + LORA_WORK, lora=Lora(layers=8)),
     "ppo-encoder-decoder": Case(
-        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 8, 24, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True
+        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 8, 24, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True, devices=2
     ),
     "reward-64": _reward(64, 1.0),
     "reward-16": _reward(16, 1.3),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from podium.parallel.runtime import configure
 
 configure()
 cases.limit_threads()
+os.environ["JAX_NUM_CPU_DEVICES"] = str(json.loads(Path(sys.argv[1]).read_text())["devices"])
 
 import jax  # noqa: E402 - pages and processors are chosen before JAX starts
 import jax.numpy as jnp  # noqa: E402
@@ -98,7 +100,7 @@ def ppo_seconds(case: Case) -> list[float]:
     lora = LoraConfig(r=case.lora.r, alpha=case.lora.alpha, layers=case.lora.layers) if case.lora else None
     config = PpoConfig(
         max_steps=steps,
-        per_device_batch_size=case.batch,
+        per_device_batch_size=case.batch // case.devices,
         num_ppo_epochs=case.epochs,
         max_new_tokens=case.response,
         lr_scheduler_type="constant",
@@ -112,7 +114,15 @@ def ppo_seconds(case: Case) -> list[float]:
     batches = PromptBatches(cases.tokens(case, 4 * case.batch, case.prompt), case.batch, 0, PAD)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        run = PpoRun(config, 0, make_mesh(), path, str(path / "checkpoints"), path / "rollouts.jsonl", "bench")
+        run = PpoRun(
+            config,
+            0,
+            make_mesh(data=case.devices, fsdp=1),
+            path,
+            str(path / "checkpoints"),
+            path / "rollouts.jsonl",
+            "bench",
+        )
         fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec.shared_layers))
         return gaps([row["time"] for row in read_metrics(path)])
 

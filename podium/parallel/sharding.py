@@ -63,8 +63,12 @@ def tree_shardings(mesh: Mesh, axes: Any, shapes: Any) -> Any:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pin an activation to its logical axes under the mesh in force (`jax.set_mesh`); without a mesh, do nothing."""
-    if jax.sharding.get_abstract_mesh().empty:
+    """Pin an activation to its logical axes under the mesh in force (`jax.set_mesh`).
+
+    Without a mesh, and where a program runs on each device's own rows (`rows`), do nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(axes))
 

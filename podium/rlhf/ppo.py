@@ -21,6 +21,7 @@ from podium.losses.logprobs import entropy, token_logprobs
 from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
 from podium.models.heads import apply_head
 from podium.models.text import Text
+from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights
 from podium.training.accumulate import sum_over
@@ -127,13 +128,16 @@ def init_state(
 
 
 def make_step(
-    spec: PpoSpec, optimizers: dict[str, optax.GradientTransformation], score: ScoreFn
+    spec: PpoSpec, optimizers: dict[str, optax.GradientTransformation], score: ScoreFn, rows: Rows = ALL
 ) -> Callable[[PpoState, Frozen, Prompts], tuple[PpoState, StepOutput]]:
-    """Build the pure step (state, frozen, prompts) -> (state, output); the caller jits it over its mesh."""
+    """Build the pure step (state, frozen, prompts) -> (state, output); the caller jits it over its mesh.
+
+    With `rows` apart it sees one device's prompts, and the caller maps it over the devices; updates are whole then.
+    """
 
     def step(state: PpoState, frozen: Frozen, prompts: Prompts) -> tuple[PpoState, StepOutput]:
-        rollout = roll_out(spec, frozen.bases, state, prompts)
-        return learn(spec, optimizers, state, frozen, rollout, score(frozen, rollout))
+        rollout = roll_out(spec, frozen.bases, state, prompts, rows)
+        return learn(spec, optimizers, state, frozen, rollout, score(frozen, rollout), rows)
 
     return step
 
@@ -150,15 +154,16 @@ def _keys(state: PpoState) -> _Keys:
     return _Keys(*jax.random.split(state.key, 3))
 
 
-def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts) -> Rollout:
+def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows: Rows = ALL) -> Rollout:
     """Let the policy answer each prompt: the first half of a step, which is pure."""
     network, weights = spec.policy, state.weights["policy"]
+    keys = jax.random.split(_keys(state).rollout, prompts.ids.shape[0] * rows.count)
     responses = respond(
         network.config,
         network.params(bases, weights),
         prompts.ids,
         prompts.mask,
-        jax.random.split(_keys(state).rollout, prompts.ids.shape[0]),
+        rows.own(keys),
         max_new_tokens=spec.max_new_tokens,
         sampling=spec.sampling,
         eos_ids=spec.eos_ids,
@@ -179,6 +184,7 @@ def learn(
     frozen: Frozen,
     rollout: Rollout,
     scores: jax.Array,
+    rows: Rows = ALL,
 ) -> tuple[PpoState, StepOutput]:
     """Learn from a rollout with its scores [batch]: the second half of a step, which is pure."""
     scores = adjust_scores(scores, rollout.finished, spec.rewards)
@@ -192,18 +198,23 @@ def learn(
     )
     judged = _Judged(rollout, ref_logprobs, scores)
     keys = _keys(state)
-    weights, optimizer, metrics, stats = _update(spec, optimizers, state, frozen.bases, judged, keys.order)
+    if spec.whole_updates:
+        updated = _whole_updates(spec, optimizers, state, frozen.bases, judged, rows)
+    else:
+        assert rows == ALL, "minibatches are drawn from all rows"
+        updated = _minibatch_updates(spec, optimizers, state, frozen.bases, judged, keys.order)
+    weights, optimizer, metrics, stats = updated
     kl_coef = state.kl_coef
     if spec.kl_target is not None:
-        kl_coef = adapt_kl_coef(
-            kl_coef, metrics["objective/kl"], scores.shape[0], target=spec.kl_target, horizon=spec.kl_horizon
-        )
+        batch = scores.shape[0] * rows.count
+        kl_coef = adapt_kl_coef(kl_coef, metrics["objective/kl"], batch, target=spec.kl_target, horizon=spec.kl_horizon)
     metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
-    metrics["val/num_eos_tokens"] = jnp.sum(rollout.finished.astype(jnp.int32))
-    row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
+    metrics["val/num_eos_tokens"] = rows.total(jnp.sum(rollout.finished.astype(jnp.int32)))
+    logprobs = rows.own(metrics.pop("row_logprobs"))
+    row_kl = jnp.sum(masked.fill(logprobs - ref_logprobs, rollout.response_mask), axis=1)
     ids, mask = rollout.text.joined()
-    rows = {"ids": ids, "mask": mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
-    return PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1), StepOutput(metrics, stats, rows)
+    row = {"ids": ids, "mask": mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
+    return PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1), StepOutput(metrics, stats, row)
 
 
 class _Judged(NamedTuple):
@@ -293,53 +304,91 @@ def _apply(
     return new_weights, new_optimizer, norms
 
 
-def _update(
+def _minibatch_updates(
     spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
-    later = functools.partial(_later_updates, spec, optimizers, bases, judged.rollout)
-    if not spec.whole_updates:
-        logprobs, values = _evaluate_in_parts(spec, bases, state.weights, judged.rollout)
-        experience, metrics = _experience(spec, state, judged, logprobs, values)
-        orders = _orders(spec, judged.rollout, key)
-        weights, optimizer, stats = later(experience, state.weights, state.optimizer, orders)
-    else:
-        weights, optimizer, experience, metrics, stats = _first_update(spec, optimizers, state, bases, judged)
-        if spec.num_ppo_epochs > 1:
-            weights, optimizer, more = later(experience, weights, optimizer, None)
-            stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
-    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
-
-
-def _experience(
-    spec: PpoSpec, state: PpoState, judged: _Judged, logprobs: jax.Array, values: jax.Array
-) -> tuple[Experience, dict[str, jax.Array]]:
-    return make_experience(
+    rollout = judged.rollout
+    logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
+    experience, metrics = make_experience(
         logprobs,
         values,
         judged.ref_logprobs,
         judged.scores,
-        judged.rollout.response_mask,
+        rollout.response_mask,
         kl_coef=state.kl_coef,
         spec=spec.rewards,
     )
 
+    def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
+        micro, learned = part
+        logprobs, values, entropies = _evaluate(spec, bases, weights, micro)
+        return _losses(spec, logprobs, values, entropies, learned, micro.response_mask, total)
 
-def _first_update(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged
-) -> tuple[Tree, Tree, Experience, dict[str, jax.Array], dict[str, jax.Array]]:
-    """The whole rollout in one update: experience is made inside the differentiated forward pass."""
-    mask = judged.rollout.response_mask
+    def gradient(weights: Tree, total: jax.Array, rows: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
+        part = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), (rollout, experience))
+        return jax.grad(loss, has_aux=True)(weights, part, total)
 
-    def loss(weights: dict[str, Weights]) -> tuple[jax.Array, Any]:
-        logprobs, values, entropies = _evaluate(spec, bases, weights, judged.rollout)
-        experience, metrics = _experience(spec, state, judged, logprobs, values)
-        value, stats = _losses(spec, logprobs, values, entropies, experience, mask, masked.count(mask))
-        return value, (experience, metrics, stats)
+    def update(carry: tuple[Tree, Tree], rows: jax.Array) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
+        """Over micro-batches, whose gradients add up exactly."""
+        weights, optimizer = carry
+        total = masked.count(rollout.response_mask[rows.reshape(-1)])
+        if spec.gradient_accumulation_steps == 1:
+            gradients, stats = gradient(weights, total, rows[0])
+        else:
+            gradients, stats = sum_over(functools.partial(gradient, weights, total), rows)
+        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
+        return (weights, optimizer), stats | norms
 
-    gradients, (experience, metrics, stats) = jax.grad(loss, has_aux=True)(state.weights)
-    weights, optimizer, norms = _apply(optimizers, state.weights, state.optimizer, gradients)
-    return weights, optimizer, experience, metrics, {name: value[None] for name, value in (stats | norms).items()}
+    orders = _orders(spec, rollout, key)
+    (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders)
+    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+
+
+def _whole_updates(
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, rows: Rows
+) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
+    """One update per epoch, on the whole rollout; returns as `_minibatch_updates` does.
+
+    Log-probabilities and values of all rows, small arrays, meet on every device, which then takes the slopes of its own
+    rows back through the network. The first update makes the experience of what it evaluates.
+    """
+    text = judged.rollout.text
+    mask, ref_logprobs, scores = rows.everyones((text.response_mask, judged.ref_logprobs, judged.scores))
+    total = masked.count(mask)
+
+    def update(
+        weights: Tree, optimizer: Tree, known: Experience | None
+    ) -> tuple[Tree, Tree, Experience, dict[str, jax.Array], dict[str, jax.Array]]:
+        evaluated, pull = jax.vjp(lambda trained: _evaluate(spec, bases, trained, judged.rollout), weights)
+        logprobs, values, entropies = jnp.moveaxis(rows.everyones(jnp.stack(evaluated, axis=1)), 1, 0)
+        metrics: dict[str, jax.Array] = {}
+        if known is None:
+            known, metrics = make_experience(
+                logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
+            )
+        experience = known
+
+        def loss(logprobs: jax.Array, values: jax.Array) -> tuple[jax.Array, Any]:
+            return _losses(spec, logprobs, values, entropies, experience, mask, total)
+
+        slopes, stats = jax.grad(loss, argnums=(0, 1), has_aux=True)(logprobs, values)
+        of_logprobs, of_values = rows.own(slopes)
+        (gradients,) = rows.total(pull((of_logprobs, of_values, jnp.zeros_like(of_values))))
+        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
+        return weights, optimizer, experience, metrics, stats | norms
+
+    weights, optimizer, experience, metrics, first = update(state.weights, state.optimizer, None)
+    stats = {name: value[None] for name, value in first.items()}
+    if spec.num_ppo_epochs > 1:
+
+        def again(carry: tuple[Tree, Tree], _: None) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
+            updated = update(*carry, experience)
+            return updated[:2], updated[-1]
+
+        (weights, optimizer), more = jax.lax.scan(again, (weights, optimizer), None, length=spec.num_ppo_epochs - 1)
+        stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
+    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
 
 
 def _orders(spec: PpoSpec, rollout: Rollout, key: jax.Array) -> jax.Array:
@@ -348,45 +397,3 @@ def _orders(spec: PpoSpec, rollout: Rollout, key: jax.Array) -> jax.Array:
     batch = rollout.finished.shape[0]
     orders = jax.vmap(lambda epoch_key: jax.random.permutation(epoch_key, batch))(keys)
     return orders.reshape(spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)
-
-
-def _later_updates(
-    spec: PpoSpec,
-    optimizers: Any,
-    bases: Bases,
-    rollout: Rollout,
-    experience: Experience,
-    weights: Tree,
-    optimizer: Tree,
-    orders: jax.Array | None,
-) -> tuple[Tree, Tree, dict[str, jax.Array]]:
-    """Update once per entry of `orders`, over micro-batches whose gradients add up exactly.
-
-    Without orders: once per epoch but the first, on the whole rollout.
-    """
-
-    def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
-        micro, learned = part
-        logprobs, values, entropies = _evaluate(spec, bases, weights, micro)
-        return _losses(spec, logprobs, values, entropies, learned, micro.response_mask, total)
-
-    def gradient(weights: Tree, total: jax.Array, rows: jax.Array | None) -> tuple[Tree, dict[str, jax.Array]]:
-        part = rollout, experience
-        if rows is not None:
-            part = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), part)
-        return jax.grad(loss, has_aux=True)(weights, part, total)
-
-    def update(carry: tuple[Tree, Tree], rows: jax.Array | None) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
-        weights, optimizer = carry
-        mask = rollout.response_mask
-        total = masked.count(mask if rows is None else mask[rows.reshape(-1)])
-        if rows is None or spec.gradient_accumulation_steps == 1:
-            gradients, stats = gradient(weights, total, None if rows is None else rows[0])
-        else:
-            gradients, stats = sum_over(functools.partial(gradient, weights, total), rows)
-        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
-        return (weights, optimizer), stats | norms
-
-    updates = spec.num_ppo_epochs - 1 if orders is None else None
-    (weights, optimizer), stats = jax.lax.scan(update, (weights, optimizer), orders, length=updates)
-    return weights, optimizer, stats

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from podium.config import PpoConfig
 from podium.data.batches import batch_indices, pad_left
@@ -22,6 +22,7 @@ from podium.models import LoraSpec, Model
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
+from podium.parallel.rows import rows_apart
 from podium.rlhf import placement
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
@@ -291,7 +292,8 @@ def compile_step(
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, TextScorer):
-        whole = jax.jit(make_step(spec, dict(optimizers), score), donate_argnums=0, out_shardings=(shardings, None))
+        step_of_all = over_mesh(spec, dict(optimizers), score, mesh)
+        whole = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
         return lambda index, state, frozen: whole(state, frozen, placement.place_batch(mesh, batches.at(index)))
     sample = jax.jit(functools.partial(roll_out, spec))
     update = jax.jit(
@@ -307,6 +309,26 @@ def compile_step(
         return out
 
     return step
+
+
+def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: Mesh) -> Callable[..., Any]:
+    """Build the pure step over the mesh, to be jitted.
+
+    Where the mesh cuts nothing but the batch and updates are whole, each device runs it on its own rows; elsewhere
+    XLA divides it.
+    """
+    rows = rows_apart(mesh) if spec.whole_updates else None
+    if rows is None:
+        return make_step(spec, optimizers, score)
+    each, same = PartitionSpec(rows.axes), PartitionSpec()
+    # Unchecked: what every device computes alike from gathered rows is the same everywhere.
+    return jax.shard_map(
+        make_step(spec, optimizers, score, rows),
+        mesh=mesh,
+        in_specs=(same, same, each),
+        out_specs=(same, StepOutput(same, same, each)),  # type: ignore[arg-type]
+        check_vma=False,
+    )
 
 
 def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:

@@ -1,0 +1,64 @@
+"""The rows of a batch: all in one program's view, or each device with its own, and the program says where they meet.
+
+Left to XLA's partitioner, a PPO step over several devices of a CPU meets for every parameter of every update and for
+every decoded token. With rows apart, devices decode alone and meet twice an update.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
+
+from podium.parallel.sharding import RULES
+
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows a program sees: all of them, or those of one device, where `axes` names the mesh axes of the batch.
+
+    count: the number of devices that hold rows.
+    """
+
+    axes: tuple[str, ...] = ()
+    count: int = 1
+
+    def everyones(self, tree: Tree) -> Tree:
+        """Gather arrays [rows, ...] of all devices, in the order of the batch."""
+        if not self.axes:
+            return tree
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, self.axes, tiled=True), tree)
+
+    def own(self, tree: Tree) -> Tree:
+        """Cut this device's rows out of arrays over all rows."""
+        if not self.axes:
+            return tree
+        place = jax.lax.axis_index(self.axes)
+
+        def cut(x: jax.Array) -> jax.Array:
+            size = x.shape[0] // self.count
+            return jax.lax.dynamic_slice_in_dim(x, place * size, size)
+
+        return jax.tree.map(cut, tree)
+
+    def total(self, tree: Tree) -> Tree:
+        """Add the trees of all devices, in one exchange."""
+        if not self.axes:
+            return tree
+        flat, restore = ravel_pytree(tree)
+        summed: Tree = restore(jax.lax.psum(flat, self.axes))
+        return summed
+
+
+ALL = Rows()
+
+
+def rows_apart(mesh: Mesh) -> Rows | None:
+    """Give the rows of one device of a mesh of several that cuts nothing but the batch, None for any other mesh."""
+    batch: Any = RULES["batch"]
+    if mesh.size == 1 or mesh.shape["fsdp"] * mesh.shape["tensor"] != 1:
+        return None
+    return Rows(tuple(batch), mesh.size)
