@@ -77,6 +77,7 @@ def run_loop(
                 if (index + 1) % save_steps == 0 and index + 1 < total:
                     settle(*pending)
                     pending = None
+                    writer.flush()  # a run that goes on from here must find the numbers that led to it
                     saved.save(index + 1, state, {"fingerprint": fingerprint})
             if pending is not None:
                 settle(*pending)

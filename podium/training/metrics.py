@@ -12,6 +12,8 @@ import jax
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
+# TensorBoard looks for news every few seconds; reaching the disk takes longer than a small model's host work of a step.
+SECONDS_BETWEEN_SYNCS = 1.0
 
 
 class MetricsWriter:
@@ -59,6 +61,7 @@ class MetricsWriter:
         first = 0 if resume_step is None else resume_step + 1
         # Without the writer thread of SummaryWriter, whose queue took a tenth of a small model's step.
         self._events = EventsWriter(str(events / "events"), f".{first}")
+        self._synced = float("-inf")
         if resume_step is not None:
             started = SessionLog(status=SessionLog.START)  # TensorBoard hides what came after
             self._events.write_event(Event(step=first, wall_time=clock(), session_log=started))
@@ -78,8 +81,15 @@ class MetricsWriter:
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
             self._events.write_event(self._event(step, now, numbers))
-            self._events.flush()
+            if now - self._synced >= SECONDS_BETWEEN_SYNCS:
+                self.flush()
         return numbers
+
+    def flush(self) -> None:
+        """Bring TensorBoard's events to the disk; lines are there already, events follow within a second or so."""
+        if self._writes:
+            self._events.flush()
+            self._synced = self._clock()
 
     def close(self) -> None:
         """Flush and close the files."""
