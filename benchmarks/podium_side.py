@@ -33,7 +33,8 @@ from podium.rlhf import placement  # noqa: E402
 from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arrays  # noqa: E402
 from podium.rlhf.networks import Network  # noqa: E402
 from podium.rlhf.ppo import reward_scores  # noqa: E402
-from podium.rlhf.ppo_training import PpoRun, PromptBatches, cast_networks, fit, ppo_spec  # noqa: E402
+from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec  # noqa: E402
+from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
 from podium.rlhf.reward import RewardSpec, RewardState, make_reward_step  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
 from podium.training.optimizer import make_optimizer  # noqa: E402
@@ -111,7 +112,7 @@ def ppo_seconds(case: Case) -> list[float]:
     )
     cast = cast_networks(*models(case), config, 0)
     spec = ppo_spec(cast, config, (), PAD)
-    batches = PromptBatches(cases.tokens(case, 4 * case.batch, case.prompt), case.batch, 0, PAD)
+    batches = PromptBatches.of(cases.tokens(case, 4 * case.batch, case.prompt), case.batch, 0, PAD)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         run = PpoRun(

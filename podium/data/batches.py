@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,10 +40,14 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> NDArray[np.i
         raise ValueError(f"no rows to draw from: n is {n}")
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // n
-    orders = {int(epoch): permutation(n, seed, int(epoch)) for epoch in np.unique(epochs)}
     return np.array(
-        [orders[int(epoch)][place % n] for epoch, place in zip(epochs, places, strict=True)], dtype=np.int64
+        [_order(n, seed, epoch)[place] for epoch, place in zip(epochs.tolist(), (places % n).tolist(), strict=True)],
+        dtype=np.int64,
     )
+
+
+# Of two epochs, where a batch reaches from one into the next.
+_order = functools.lru_cache(maxsize=2)(permutation)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

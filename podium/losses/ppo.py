@@ -32,13 +32,20 @@ class PolicyStats(NamedTuple):
     """Hold scalar means over counted tokens, named as in the metrics (`policy/approxkl`, `val/ratio`, ...).
 
     approxkl: half the mean squared log-ratio (k2 of new against old); clipfrac: fraction of tokens where the clipped
-    term is the larger loss; ratio, ratio_var: mean and variance of new over old probability.
+    term is the larger loss; ratio: mean of new over old probability; ratio_within: its variance about the mean of the
+    tokens at hand; ratio_between: the square of that mean's distance from 1. All add up over micro-batches.
     """
 
     approxkl: Float[Array, ""]
     clipfrac: Float[Array, ""]
     ratio: Float[Array, ""]
-    ratio_var: Float[Array, ""]
+    ratio_within: Float[Array, ""]
+    ratio_between: Float[Array, ""]
+
+    @property
+    def ratio_var(self) -> Float[Array, ""]:
+        """Variance of new over old probability: read it after micro-batches were added up."""
+        return jnp.maximum(self.ratio_within + self.ratio_between - jnp.square(self.ratio - 1.0), 0.0)
 
 
 class ValueStats(NamedTuple):
@@ -135,12 +142,13 @@ def policy_loss(
     free = -advantages * ratio
     clipped = -advantages * jnp.clip(ratio, 1.0 - clip_range, 1.0 + clip_range)
     loss = masked.mean(jnp.maximum(free, clipped), mask, total=total)
-    spread = jnp.square(ratio - masked.mean(ratio, mask))
+    centre = masked.mean(ratio, mask)
     stats = PolicyStats(
         approxkl=0.5 * masked.mean(jnp.square(log_ratio), mask, total=total),
         clipfrac=masked.mean(clipped > free, mask, total=total),
         ratio=masked.mean(ratio, mask, total=total),
-        ratio_var=masked.mean(spread, mask, total=total),
+        ratio_within=masked.mean(jnp.square(ratio - centre), mask, total=total),
+        ratio_between=masked.mean(mask, mask, total=total) * jnp.square(centre - 1.0),
     )
     return loss, jax.lax.stop_gradient(stats)
 

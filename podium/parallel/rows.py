@@ -1,7 +1,7 @@
 """The rows of a batch: all in one program's view, or each device with its own, and the program says where they meet.
 
 Left to XLA's partitioner, a PPO step over several devices of a CPU meets for every parameter of every update and for
-every decoded token. With rows apart, devices decode alone and meet twice an update.
+every decoded token. With rows apart, devices decode alone and meet once an update, and once more in the first.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,17 @@ class Rows:
     count: int = 1
 
     def everyones(self, tree: Tree) -> Tree:
-        """Gather arrays [rows, ...] of all devices, in the order of the batch."""
+        """Gather arrays [rows, ...] of all devices, in the order of the batch and in one exchange.
+
+        Of several types, all travel as the one they promote to: integers beside float32 must be below 2^24.
+        """
         if not self.axes:
             return tree
-        return jax.tree.map(lambda x: jax.lax.all_gather(x, self.axes, tiled=True), tree)
+        with jax.numpy_dtype_promotion("standard"):
+            _, restore = ravel_pytree(jax.tree.map(lambda x: x[0], tree))
+            flat = jax.vmap(lambda row: ravel_pytree(row)[0])(tree)
+            gathered: Tree = jax.vmap(restore)(jax.lax.all_gather(flat, self.axes, tiled=True))
+        return gathered
 
     def own(self, tree: Tree) -> Tree:
         """Cut this device's rows out of arrays over all rows."""
@@ -48,8 +55,9 @@ class Rows:
         """Add the trees of all devices, in one exchange."""
         if not self.axes:
             return tree
-        flat, restore = ravel_pytree(tree)
-        summed: Tree = restore(jax.lax.psum(flat, self.axes))
+        with jax.numpy_dtype_promotion("standard"):
+            flat, restore = ravel_pytree(tree)
+            summed: Tree = restore(jax.lax.psum(flat, self.axes))
         return summed
 
 

@@ -1,6 +1,7 @@
 """Put the arrays of a phase on the mesh: weights by their logical axes, batches cut along the batch."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,11 +43,16 @@ def place_batch(mesh: Mesh, batch: Any, *, dim: int = 0) -> Any:
     """Cut dimension `dim` of every array over the data-parallel devices."""
 
     def put(array: Any) -> jax.Array:
-        axes = tuple("batch" if index == dim else None for index in range(array.ndim))
-        sharding = named_sharding(mesh, axes, array.shape, "batch")
+        sharding = _batch_sharding(mesh, array.shape, dim)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
 
     return jax.tree.map(put, batch)
+
+
+@functools.lru_cache(maxsize=64)
+def _batch_sharding(mesh: Mesh, shape: tuple[int, ...], dim: int) -> NamedSharding:
+    axes = tuple("batch" if index == dim else None for index in range(len(shape)))
+    return named_sharding(mesh, axes, shape, "batch")
 
 
 @contextlib.contextmanager

@@ -18,12 +18,13 @@ from podium.generation.decode import respond
 from podium.generation.sampling import Sampling
 from podium.losses import masked
 from podium.losses.logprobs import entropy, token_logprobs
-from podium.losses.ppo import adapt_kl_coef, policy_loss, value_loss
+from podium.losses.ppo import adapt_kl_coef
 from podium.models.heads import apply_head
 from podium.models.text import Text
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights
+from podium.rlhf.objective import Statistics, objective
 from podium.training.accumulate import sum_over
 
 Tree = Any
@@ -98,6 +99,13 @@ class PpoSpec:
     def whole_updates(self) -> bool:
         """Whether every update sees the whole rollout at once."""
         return self.num_mini_batches * self.gradient_accumulation_steps == 1
+
+    @property
+    def objective(self) -> Callable[..., tuple[jax.Array, Statistics]]:
+        """The loss of an update, which its arrays complete."""
+        return functools.partial(
+            objective, clip_range=self.clip_range, value_clip_range=self.value_clip_range, vf_coef=self.vf_coef
+        )
 
 
 def reward_scores(network: Network, shared_layers: int) -> ScoreFn:
@@ -209,9 +217,7 @@ def learn(
         batch = scores.shape[0] * rows.count
         kl_coef = adapt_kl_coef(kl_coef, metrics["objective/kl"], batch, target=spec.kl_target, horizon=spec.kl_horizon)
     metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
-    metrics["val/num_eos_tokens"] = rows.total(jnp.sum(rollout.finished.astype(jnp.int32)))
-    logprobs = rows.own(metrics.pop("row_logprobs"))
-    row_kl = jnp.sum(masked.fill(logprobs - ref_logprobs, rollout.response_mask), axis=1)
+    row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
     ids, mask = rollout.text.joined()
     row = {"ids": ids, "mask": mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
     return PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1), StepOutput(metrics, stats, row)
@@ -263,33 +269,19 @@ def _evaluate_in_parts(
     return logprobs, values
 
 
-def _losses(
-    spec: PpoSpec,
-    logprobs: jax.Array,
-    values: jax.Array,
-    entropies: jax.Array,
-    experience: Experience,
-    mask: jax.Array,
-    total: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    policy, policy_stats = policy_loss(
-        logprobs, experience.logprobs, experience.advantages, mask, clip_range=spec.clip_range, total=total
+def _experience(
+    spec: PpoSpec, state: PpoState, judged: _Judged, logprobs: jax.Array, values: jax.Array, rows: Rows
+) -> tuple[Experience, jax.Array, dict[str, jax.Array]]:
+    """Experience of the rows at hand, the number of all sampled tokens, and metrics over all rows."""
+    mask, finished = judged.rollout.response_mask, judged.rollout.finished
+    own = (logprobs, values, judged.ref_logprobs, judged.scores, mask, finished)
+    logprobs, values, ref_logprobs, scores, mask, finished = rows.everyones(own)
+    experience, metrics = make_experience(
+        logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
     )
-    value, value_stats = value_loss(
-        values, experience.values, experience.returns, mask, clip_range=spec.value_clip_range, total=total
-    )
-    stats = {
-        "loss/policy_avg": policy,
-        "loss/value_avg": value,
-        "policy/approxkl_avg": policy_stats.approxkl,
-        "policy/clipfrac_avg": policy_stats.clipfrac,
-        "policy/entropy_avg": masked.mean(entropies, mask, total=total),
-        "val/clipfrac_avg": value_stats.clipfrac,
-        "val/error": value_stats.error,
-        "val/ratio": policy_stats.ratio,
-        "val/ratio_var": policy_stats.ratio_var,
-    }
-    return policy + spec.vf_coef * value, stats
+    metrics["val/num_eos_tokens"] = jnp.sum(finished.astype(jnp.int32))
+    experience = rows.own(experience)
+    return experience, masked.count(mask), metrics | {"row_logprobs": experience.logprobs}
 
 
 def _apply(
@@ -310,22 +302,14 @@ def _minibatch_updates(
     """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
     rollout = judged.rollout
     logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
-    experience, metrics = make_experience(
-        logprobs,
-        values,
-        judged.ref_logprobs,
-        judged.scores,
-        rollout.response_mask,
-        kl_coef=state.kl_coef,
-        spec=spec.rewards,
-    )
+    experience, _, metrics = _experience(spec, state, judged, logprobs, values, ALL)
 
     def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
         micro, learned = part
         logprobs, values, entropies = _evaluate(spec, bases, weights, micro)
-        return _losses(spec, logprobs, values, entropies, learned, micro.response_mask, total)
+        return spec.objective(logprobs, values, entropies, learned, micro.response_mask, total)
 
-    def gradient(weights: Tree, total: jax.Array, rows: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
+    def gradient(weights: Tree, total: jax.Array, rows: jax.Array) -> tuple[Tree, Statistics]:
         part = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), (rollout, experience))
         return jax.grad(loss, has_aux=True)(weights, part, total)
 
@@ -338,11 +322,11 @@ def _minibatch_updates(
         else:
             gradients, stats = sum_over(functools.partial(gradient, weights, total), rows)
         weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
-        return (weights, optimizer), stats | norms
+        return (weights, optimizer), stats.named() | norms
 
     orders = _orders(spec, rollout, key)
     (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders)
-    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+    return weights, optimizer, metrics, stats
 
 
 def _whole_updates(
@@ -350,45 +334,37 @@ def _whole_updates(
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """One update per epoch, on the whole rollout; returns as `_minibatch_updates` does.
 
-    Log-probabilities and values of all rows, small arrays, meet on every device, which then takes the slopes of its own
-    rows back through the network. The first update makes the experience of what it evaluates.
+    The first update makes the experience of what it evaluates. Rows apart are micro-batches, one on each device: their
+    gradients and statistics add up.
     """
-    text = judged.rollout.text
-    mask, ref_logprobs, scores = rows.everyones((text.response_mask, judged.ref_logprobs, judged.scores))
-    total = masked.count(mask)
+    rollout = judged.rollout
 
-    def update(
-        weights: Tree, optimizer: Tree, known: Experience | None
-    ) -> tuple[Tree, Tree, Experience, dict[str, jax.Array], dict[str, jax.Array]]:
-        evaluated, pull = jax.vjp(lambda trained: _evaluate(spec, bases, trained, judged.rollout), weights)
-        logprobs, values, entropies = jnp.moveaxis(rows.everyones(jnp.stack(evaluated, axis=1)), 1, 0)
-        metrics: dict[str, jax.Array] = {}
+    def loss(weights: Tree, known: Any) -> tuple[jax.Array, Any]:
+        logprobs, values, entropies = _evaluate(spec, bases, weights, rollout)
         if known is None:
-            known, metrics = make_experience(
-                logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
-            )
-        experience = known
+            evaluated = jax.lax.stop_gradient((logprobs, values))
+            known = _experience(spec, state, judged, *evaluated, rows)
+        experience, total, _ = known
+        loss, stats = spec.objective(logprobs, values, entropies, experience, rollout.response_mask, total)
+        return loss, (known, stats)
 
-        def loss(logprobs: jax.Array, values: jax.Array) -> tuple[jax.Array, Any]:
-            return _losses(spec, logprobs, values, entropies, experience, mask, total)
-
-        slopes, stats = jax.grad(loss, argnums=(0, 1), has_aux=True)(logprobs, values)
-        of_logprobs, of_values = rows.own(slopes)
-        (gradients,) = rows.total(pull((of_logprobs, of_values, jnp.zeros_like(of_values))))
+    def update(weights: Tree, optimizer: Tree, known: Any = None) -> tuple[Tree, Tree, Any, dict[str, jax.Array]]:
+        gradients, (known, stats) = jax.grad(loss, has_aux=True)(weights, known)
+        gradients, stats = rows.total((gradients, stats))
         weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
-        return weights, optimizer, experience, metrics, stats | norms
+        return weights, optimizer, known, stats.named() | norms
 
-    weights, optimizer, experience, metrics, first = update(state.weights, state.optimizer, None)
+    weights, optimizer, known, first = update(state.weights, state.optimizer)
     stats = {name: value[None] for name, value in first.items()}
     if spec.num_ppo_epochs > 1:
 
         def again(carry: tuple[Tree, Tree], _: None) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
-            updated = update(*carry, experience)
+            updated = update(*carry, known)
             return updated[:2], updated[-1]
 
         (weights, optimizer), more = jax.lax.scan(again, (weights, optimizer), None, length=spec.num_ppo_epochs - 1)
         stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
-    return weights, optimizer, metrics | {"row_logprobs": experience.logprobs}, stats
+    return weights, optimizer, known[-1], stats
 
 
 def _orders(spec: PpoSpec, rollout: Rollout, key: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from podium.config import PpoConfig
-from podium.data.batches import batch_indices, pad_left
 from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.generation.sampler import unroll_decode
@@ -30,7 +29,6 @@ from podium.rlhf.ppo import (
     Frozen,
     PpoSpec,
     PpoState,
-    Prompts,
     ScoreFn,
     StepOutput,
     init_state,
@@ -39,14 +37,13 @@ from podium.rlhf.ppo import (
     reward_scores,
     roll_out,
 )
+from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.reward import fold_normalisation
 from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.text_scoring import TextScorer
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
-
-# Prompt widths are rounded up to this.
-WIDTH_STEP = 8
+from podium.training.scalars import Scalars
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,8 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
     cast = cast_networks(policy, reward, run.config, run.seed)
     tokenizer = policy.tokenizer
     spec = ppo_spec(cast, run.config, tokenizer.eos_ids, tokenizer.pad_id)
-    batches = PromptBatches.encode(prompts, policy, run)
+    size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
+    batches = PromptBatches.encode(prompts, policy, max_new_tokens=run.config.max_new_tokens, size=size, seed=run.seed)
     score: ScoreFn | TextScorer = reward_scores(cast.reward, spec.shared_layers)
     if not reward.tokenizer.same_as(tokenizer):
         score = TextScorer(cast.reward, reward, prompts, tokenizer.decode)
@@ -197,44 +195,6 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
     if spec.policy.lora:
         return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
     return policy.replace(params=trained["base"])
-
-
-@dataclass(frozen=True)
-class PromptBatches:
-    """Encoded prompts; batch number `index` is a pure function of the index, so that a resumed run sees the same."""
-
-    encoded: list[list[int]]
-    size: int
-    seed: int
-    pad_id: int
-
-    @classmethod
-    def encode(cls, prompts: Sequence[PromptRecord], policy: Model, run: PpoRun) -> "PromptBatches":
-        if not prompts:
-            raise UserError("prompts: none to train on; give data.prompts at least one, or lower data.eval_fraction")
-        encoded = [policy.tokenizer.encode_prompt(record.prompt) for record in prompts]
-        longest = max(len(row) for row in encoded)
-        limit = policy.config.max_position
-        if limit is not None and longest + run.config.max_new_tokens > limit:
-            raise UserError(
-                f"prompts: the longest has {longest} tokens; with ppo.max_new_tokens {run.config.max_new_tokens} it "
-                f"exceeds the model's {limit}: lower data.max_prompt_length or max_new_tokens"
-            )
-        size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
-        return cls(encoded, size, run.seed, policy.tokenizer.pad_id)
-
-    @property
-    def width(self) -> int:
-        return -(-max(len(row) for row in self.encoded) // WIDTH_STEP) * WIDTH_STEP
-
-    def rows(self, index: int) -> list[int]:
-        """The prompts of batch number `index`: each comes once an epoch, in an order of the epoch's own."""
-        return [int(row) for row in batch_indices(len(self.encoded), self.size, self.seed, index)]
-
-    def at(self, index: int) -> Prompts:
-        """Batch number `index`."""
-        padded = pad_left([self.encoded[row] for row in self.rows(index)], self.width, self.pad_id)
-        return Prompts(*padded)  # type: ignore[arg-type]  # jit takes NumPy arrays
 
 
 def fit(
@@ -250,16 +210,14 @@ def fit(
     }
     optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
     # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
-    course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates))
+    course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
         compiled = compile_step(spec, optimizers, score, state, batches, mesh)
 
-        def step(index: int, state: PpoState) -> tuple[PpoState, Mapping[str, Any], Any]:
-            state, out = compiled(index, state, frozen)
-            extra = {"lr": course[index], "episode": np.int64((index + 1) * batches.size)}
-            keep = functools.partial(_keep_rows, out.rows, batches.width, run, decode)
-            return state, out.metrics | extra, keep
+        def step(index: int, state: PpoState) -> tuple[PpoState, Scalars, Any]:
+            state, (scalars, rows) = compiled(index, state, frozen)
+            return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, decode)
 
         return run_loop(
             step,
@@ -272,9 +230,25 @@ def fit(
             save_steps=config.save_steps,
             logging_steps=config.logging_steps,
             shown={"score": "objective/scores", "kl": "objective/kl", "len": "objective/response_length"},
+            known=lambda done: {"lr": course[done - 1], "episode": done * batches.size},
             check=functools.partial(_check_kl, config.kl_stop),
             on_restart=functools.partial(_cut_rows, run.rollouts),
         )
+
+
+class _Told(NamedTuple):
+    """What a run reads of a step's output."""
+
+    scalars: Scalars
+    rows: dict[str, jax.Array]
+
+
+def _told(step: Callable[..., tuple[PpoState, StepOutput]]) -> Callable[..., tuple[PpoState, _Told]]:
+    def told(*arguments: Any) -> tuple[PpoState, _Told]:
+        state, out = step(*arguments)
+        return state, _Told(Scalars.pack(out.metrics), out.rows)
+
+    return told
 
 
 def compile_step(
@@ -284,8 +258,8 @@ def compile_step(
     state: PpoState,
     batches: PromptBatches,
     mesh: Mesh,
-) -> Callable[[int, PpoState, Frozen], tuple[PpoState, StepOutput]]:
-    """Give (index, state, frozen) -> (state, output): one program, or three with texts between them.
+) -> Callable[[int, PpoState, Frozen], tuple[PpoState, _Told]]:
+    """Give (index, state, frozen) -> (state, what is told): one program, or three with texts between them.
 
     `state` is donated. Texts are the one reason to leave the devices inside a step: there is no other way from one
     tokenizer's tokens to another's.
@@ -293,19 +267,19 @@ def compile_step(
     shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, TextScorer):
         step_of_all = over_mesh(spec, dict(optimizers), score, mesh)
-        whole = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
+        whole = jax.jit(_told(step_of_all), donate_argnums=0, out_shardings=(shardings, None))
         return lambda index, state, frozen: whole(state, frozen, placement.place_batch(mesh, batches.at(index)))
     sample = jax.jit(functools.partial(roll_out, spec))
     update = jax.jit(
-        functools.partial(learn, spec, dict(optimizers)), donate_argnums=0, out_shardings=(shardings, None)
+        _told(functools.partial(learn, spec, dict(optimizers))), donate_argnums=0, out_shardings=(shardings, None)
     )
     judge = score.compiled(mesh)
 
-    def step(index: int, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepOutput]:
+    def step(index: int, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
         rollout = sample(frozen.bases, state, placement.place_batch(mesh, batches.at(index)))
         text = rollout.text
         scores = judge(frozen, batches.rows(index), text.response_ids, text.response_mask, rollout.finished)
-        out: tuple[PpoState, StepOutput] = update(state, frozen, rollout, scores)
+        out: tuple[PpoState, _Told] = update(state, frozen, rollout, scores)
         return out
 
     return step

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from podium.rlhf.scoring import score_ids
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
+from podium.training.scalars import Scalars, reporting
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
 REFERENCE_SAMPLES = 32
@@ -142,16 +143,16 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         state = RewardState(weights, optimizer, count)
         step_fn = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        compiled = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
+        compiled = jax.jit(reporting(step_fn), donate_argnums=0, out_shardings=(shardings, None))
         candidates = max(len(comparison.candidates) for comparison in comparisons)
         plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
 
-        def step(index: int, state: RewardState) -> tuple[RewardState, Mapping[str, jax.Array], None]:
+        def step(index: int, state: RewardState) -> tuple[RewardState, Scalars, None]:
             batch = plan(index // per_epoch)[index % per_epoch]
             arrays = to_arrays(model.config, comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
-            state, metrics = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
-            return state, metrics, None
+            state, scalars = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
+            return state, scalars, None
 
         state = run_loop(
             step,

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.sft import SftState, make_sft_step
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
+from podium.training.scalars import Scalars, reporting
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,16 @@ def _fit(
         optimizer = placement.place_optimizer(mesh, network, weights, tx)
         state = SftState(weights, optimizer, jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh)))
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        compiled = jax.jit(make_sft_step(network, tx), donate_argnums=0, out_shardings=(shardings, None))
+        compiled = jax.jit(reporting(make_sft_step(network, tx)), donate_argnums=0, out_shardings=(shardings, None))
 
-        def step(index: int, state: SftState) -> tuple[SftState, Mapping[str, jax.Array], None]:
+        def step(index: int, state: SftState) -> tuple[SftState, Scalars, None]:
             epoch, place = find_step(index, steps_in)
             rows = batches(epoch)[place]
             lessons = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
             # Without -1, which has no answer where prompts take no places.
             micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), lessons)
-            state, metrics = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
-            return state, metrics, None
+            state, scalars = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
+            return state, scalars, None
 
         state = run_loop(
             step,

@@ -17,10 +17,11 @@ from podium.errors import UserError
 from podium.training.checkpoint import Checkpoints
 from podium.training.metrics import MetricsWriter
 from podium.training.progress import Progress
+from podium.training.scalars import Scalars
 
 State = TypeVar("State")
-# (index of the step, state) -> (new state, scalars by name, what to do with the step's other output or None)
-StepFn = Callable[[int, State], tuple[State, Mapping[str, Any], Callable[[int], None] | None]]
+# (index of the step, state) -> (new state, its numbers, what to do with the step's other output or None)
+StepFn = Callable[[int, State], tuple[State, Scalars, Callable[[int], None] | None]]
 KEPT_CHECKPOINTS = 2
 
 
@@ -36,12 +37,14 @@ def run_loop(
     save_steps: int,
     logging_steps: int,
     shown: Mapping[str, str],
+    known: Callable[[int], Mapping[str, float]] = lambda _: {},
     check: Callable[[int, Mapping[str, float]], None] | None = None,
     on_restart: Callable[[int], None] | None = None,
 ) -> State:
     """Run steps 0 .. total - 1 from `state`, or from the last one in the folder or URI `checkpoints`.
 
     A checkpoint must carry the same `fingerprint` (of configuration and inputs). Metrics go to `folder`.
+    `known(step)` gives more numbers of a step, that no device has to tell; steps count from 1 where they are done.
     `shown` maps short names to the metrics that progress shows. `check(step, numbers)` may raise UserError to end the
     run; a number that is not finite ends it anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how
     many steps are kept before the first one runs.
@@ -56,9 +59,9 @@ def run_loop(
         resume_step = start if restored is not None else None
         with MetricsWriter(folder, resume_step=resume_step) as writer, Progress(total, label, done=start) as progress:
 
-            def settle(done: int, metrics: Mapping[str, Any], after: Callable[[int], None] | None) -> None:
+            def settle(done: int, scalars: Scalars, after: Callable[[int], None] | None) -> None:
                 logged = done % logging_steps == 0 or done == total
-                numbers = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+                numbers = {**scalars.read(), **known(done)}
                 if logged:
                     writer.write(done, numbers)
                 _require_finite(done, numbers, label, saved)
@@ -70,10 +73,10 @@ def run_loop(
 
             pending = None
             for index in range(start, total):
-                state, metrics, after = step(index, state)
+                state, scalars, after = step(index, state)
                 if pending is not None:
                     settle(*pending)
-                pending = (index + 1, metrics, after)
+                pending = (index + 1, scalars, after)
                 if (index + 1) % save_steps == 0 and index + 1 < total:
                     settle(*pending)
                     pending = None

@@ -61,6 +61,7 @@ class MetricsWriter:
         first = 0 if resume_step is None else resume_step + 1
         # Without the writer thread of SummaryWriter, whose queue took a tenth of a small model's step.
         self._events = EventsWriter(str(events / "events"), f".{first}")
+        self._waiting: list[tuple[int, float, Mapping[str, float]]] = []
         self._synced = float("-inf")
         if resume_step is not None:
             started = SessionLog(status=SessionLog.START)  # TensorBoard hides what came after
@@ -73,14 +74,14 @@ class MetricsWriter:
         self.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Write one step and return its numbers; arrays are fetched from their devices in one go."""
-        numbers = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        """Write one step and return its numbers."""
+        numbers = {name: float(value) for name, value in metrics.items()}
         if self._writes:
             now = self._clock()
             line = {"step": step, "time": now} | {n: v if math.isfinite(v) else None for n, v in numbers.items()}
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-            self._events.write_event(self._event(step, now, numbers))
+            self._waiting.append((step, now, numbers))
             if now - self._synced >= SECONDS_BETWEEN_SYNCS:
                 self.flush()
         return numbers
@@ -88,6 +89,9 @@ class MetricsWriter:
     def flush(self) -> None:
         """Bring TensorBoard's events to the disk; lines are there already, events follow within a second or so."""
         if self._writes:
+            for event in self._waiting:
+                self._events.write_event(self._event(*event))
+            self._waiting.clear()
             self._events.flush()
             self._synced = self._clock()
 
@@ -95,6 +99,7 @@ class MetricsWriter:
         """Flush and close the files."""
         if self._writes:
             self._file.close()
+            self.flush()
             self._events.close()
 
 
