@@ -4,27 +4,15 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from podium.training.metrics import MetricsWriter, read_metrics
+from support.events import event_steps, events
 
 
 def write(folder, steps, **options):
     with MetricsWriter(folder, clock=lambda: 1000.5, **options) as writer:
         for step in steps:
             writer.write(step, {"loss": step / 4})
-
-
-def events(folder):
-    """Read event files by their framing: length (8 bytes), its checksum (4), record, its checksum (4)."""
-    found = []
-    for path in sorted((folder / "tensorboard").glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
-        data = path.read_bytes()
-        while data:
-            size = int.from_bytes(data[:8], "little")
-            found.append(Event.FromString(data[12 : 12 + size]))
-            data = data[16 + size :]
-    return found
 
 
 def test_a_line_holds_step_time_and_plain_numbers(tmp_path):
@@ -44,7 +32,7 @@ def test_a_new_run_removes_the_numbers_of_the_old(tmp_path):
     write(tmp_path, [1])
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
     assert [row["step"] for row in read_metrics(tmp_path)] == [1]
-    assert [event.step for event in events(tmp_path) if event.summary.value] == [1]
+    assert event_steps(tmp_path) == [1]
 
 
 def test_a_resumed_run_repeats_no_step(tmp_path):
@@ -52,9 +40,8 @@ def test_a_resumed_run_repeats_no_step(tmp_path):
     write(tmp_path, [4, 5, 6], resume_step=3)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
     # TensorBoard drops what lies at or behind the step of a START record.
-    found = events(tmp_path)
-    assert [event.step for event in found if event.summary.value] == [1, 2, 3, 4, 5, 4, 5, 6]
-    assert [event.step for event in found if event.HasField("session_log")] == [4]
+    assert event_steps(tmp_path) == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [4]
 
 
 def test_resuming_before_the_first_line_was_written_starts_an_empty_file(tmp_path):
@@ -69,6 +56,18 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
     write(tmp_path, [3], resume_step=2)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+def test_events_reach_the_disk_once_a_second_and_lines_at_once(tmp_path):
+    now = [10.0]
+    with MetricsWriter(tmp_path, clock=lambda: now[0]) as writer:
+        seen = []
+        for step, now[0] in enumerate([10.0, 10.5, 11.0, 11.9], start=1):
+            writer.write(step, {"loss": 0.5})
+            seen.append((event_steps(tmp_path), len(read_metrics(tmp_path))))
+        assert seen == [([1], 1), ([1], 2), ([1, 2, 3], 3), ([1, 2, 3], 4)]
+        writer.flush()
+        assert event_steps(tmp_path) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
