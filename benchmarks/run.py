@@ -15,6 +15,8 @@ from typing import Any
 
 from cases import CASES, THREADS, Case, to_dict
 
+from podium.parallel.runtime import SETTINGS, TUNABLES
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
@@ -87,8 +89,8 @@ def run_script(python: str | Path, script: Path, *arguments: Path) -> dict[str, 
     """Read what a script wrote into the file that is its last argument."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
-        # Podium asks for huge pages by itself; the other side gets them too.
-        env = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        # Podium sets its allocator up by itself; the other side gets the same.
+        env = {**os.environ, TUNABLES: ":".join(f"{name}={value}" for name, value in SETTINGS.items())}
         done = subprocess.run([python, script, *arguments, result], capture_output=True, text=True, env=env)
         if done.returncode:
             raise SystemExit(f"{script.name} failed:\n{(done.stdout + done.stderr)[-4000:]}")

@@ -3,23 +3,25 @@
 import os
 import sys
 
-_TUNABLES = "GLIBC_TUNABLES"
-_HUGE_PAGES = "glibc.malloc.hugetlb"
+TUNABLES = "GLIBC_TUNABLES"
+# Huge pages; and a heap that grows by 64 MiB beyond what is asked for, so that it seldom grows, and shrinks, at all.
+SETTINGS = {"glibc.malloc.hugetlb": "1", "glibc.malloc.top_pad": str(64 << 20)}
 
 
 def configure() -> None:
-    """Give the allocator huge pages; call early, before the first import of jax and before anything is printed.
+    """Give the allocator huge pages, and memory to spare; call before the first import of jax and before any output.
 
     XLA's CPU backend allocates its temporaries anew in every execution, and in pages of 4 KiB a step spends up to a
-    third of its time in page faults (docs/benchmarks.md). glibc reads the setting when a process starts, so this one
+    third of its time in page faults (docs/benchmarks.md). glibc reads the settings when a process starts, so this one
     starts itself again, once, with the same arguments and the same process id. A setting of the user's own is kept;
-    older C libraries, and others, ignore it.
+    older C libraries, and others, ignore them.
 
     XLA's oneDNN fusions, which are faster on some processors, are not switched on: jax 0.10.2 fails to compile them,
     or ends in an illegal instruction, on others.
     """
-    tunables = os.environ.get(_TUNABLES, "")
-    if sys.platform != "linux" or _HUGE_PAGES in tunables:
+    given = os.environ.get(TUNABLES, "")
+    missing = [f"{name}={value}" for name, value in SETTINGS.items() if name not in given]
+    if sys.platform != "linux" or not missing:
         return
-    os.environ[_TUNABLES] = ":".join(filter(None, (tunables, f"{_HUGE_PAGES}=1")))
+    os.environ[TUNABLES] = ":".join(filter(None, (given, *missing)))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""The process that trains has huge pages, whoever starts it, and keeps its arguments."""
+"""The process that trains has its allocator set up, whoever starts it, and keeps its arguments."""
 
 import os
 import subprocess
@@ -31,10 +31,11 @@ def start(tunables: str | None) -> list[str]:
 @pytest.mark.parametrize(
     "given, expected",
     [
-        (None, "glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+        (None, "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864"),
+        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0:glibc.malloc.top_pad=67108864"),
+        ("glibc.malloc.top_pad=0:glibc.malloc.hugetlb=0", "glibc.malloc.top_pad=0:glibc.malloc.hugetlb=0"),
     ],
 )
-def test_configure_asks_for_huge_pages_once(given: str | None, expected: str) -> None:
+def test_configure_sets_the_allocator_up_once(given: str | None, expected: str) -> None:
     assert start(given) == [expected, "two words", "seed=7"]
