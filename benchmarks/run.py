@@ -15,7 +15,7 @@ from typing import Any
 
 from cases import CASES, THREADS, Case, to_dict
 
-from podium.parallel.runtime import SETTINGS, TUNABLES
+from podium.parallel.runtime import HUGE_PAGES, SETTINGS, TUNABLES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -89,8 +89,9 @@ def run_script(python: str | Path, script: Path, *arguments: Path) -> dict[str, 
     """Read what a script wrote into the file that is its last argument."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
-        # Podium sets its allocator up by itself; the other side gets the same.
-        env = {**os.environ, TUNABLES: ":".join(f"{name}={value}" for name, value in SETTINGS.items())}
+        # Podium sets its allocator up by itself. The other side gets its huge pages; the rest slows torch down: TRL's
+        # reward training to two thirds (docs/benchmarks.md).
+        env = {**os.environ, TUNABLES: f"{HUGE_PAGES}={SETTINGS[HUGE_PAGES]}"}
         done = subprocess.run([python, script, *arguments, result], capture_output=True, text=True, env=env)
         if done.returncode:
             raise SystemExit(f"{script.name} failed:\n{(done.stdout + done.stderr)[-4000:]}")

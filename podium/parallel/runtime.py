@@ -4,8 +4,9 @@ import os
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
+HUGE_PAGES = "glibc.malloc.hugetlb"
 # Huge pages; and a heap that grows by 64 MiB beyond what is asked for, so that it seldom grows, and shrinks, at all.
-SETTINGS = {"glibc.malloc.hugetlb": "1", "glibc.malloc.top_pad": str(64 << 20)}
+SETTINGS = {HUGE_PAGES: "1", "glibc.malloc.top_pad": str(64 << 20)}
 
 
 def configure() -> None:
