@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from podium.parallel.sharding import constrain
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Scalars:
 
     @classmethod
     def pack(cls, numbers: Mapping[str, jax.Array]) -> "Scalars":
-        """Hold scalars of any type as float32: counts are exact below 2^24."""
-        return cls(tuple(numbers), jnp.stack([value.astype(jnp.float32) for value in numbers.values()]))
+        """Hold scalars of any type as float32: counts are exact below 2^24. Every process of a run can read them."""
+        values = jnp.stack([value.astype(jnp.float32) for value in numbers.values()])
+        return cls(tuple(numbers), constrain(values, None))
 
     def read(self) -> dict[str, float]:
         """Wait for the step and give its numbers."""
