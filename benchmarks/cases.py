@@ -115,6 +115,7 @@ ENCODER_DECODER_WORK = (
     "old log-probabilities and values: Podium reads them off the first update's own forward pass, TRL computes them "
     "in a pass of their own; TRL trains on 23 of the 24 tokens, Podium on all",
     "Podium computes on two devices of one processor and half of the batch each; TRL's threads share every operation",
+    "Podium runs eight steps in a call: the time of one is an eighth of the call's",
     "Podium clips the gradient norm, TRL does not (its default); Podium writes a row of metrics per step, TRL none",
 )
 GENERATE_WORK = (
@@ -147,7 +148,7 @@ CASES = {
     "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK),
     "ppo-smollm2-lora": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + LORA_WORK, lora=Lora(layers=8)),
     "ppo-encoder-decoder": Case(
-        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 8, 24, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True, devices=2
+        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 16, 48, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True, devices=2
     ),
     "reward-64": _reward(64, 1.0),
     "reward-16": _reward(16, 1.3),

@@ -41,6 +41,7 @@ from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.reward import fold_normalisation
 from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.text_scoring import TextScorer
+from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
@@ -213,14 +214,15 @@ def fit(
     course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
-        compiled = compile_step(spec, optimizers, score, state, batches, mesh)
+        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(_operations(cast, spec, batches))
+        compiled = compile_steps(spec, optimizers, score, state, batches, mesh, per_call)
 
-        def step(index: int, state: PpoState) -> tuple[PpoState, Scalars, Any]:
-            state, (scalars, rows) = compiled(index, state, frozen)
+        def steps(indices: range, state: PpoState) -> tuple[PpoState, Scalars, Any]:
+            state, (scalars, rows) = compiled(indices, state, frozen)
             return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, decode)
 
         return run_loop(
-            step,
+            steps,
             state,
             total=config.max_steps,
             label="ppo",
@@ -233,11 +235,20 @@ def fit(
             known=lambda done: {"lr": course[done - 1], "episode": done * batches.size},
             check=functools.partial(_check_kl, config.kl_stop),
             on_restart=functools.partial(_cut_rows, run.rollouts),
+            per_call=per_call,
         )
 
 
+def _operations(cast: Cast, spec: PpoSpec, batches: PromptBatches) -> float:
+    """Estimate the floating-point operations of a step: 2 per weight and token forward, and 4 backward."""
+    policy = sum(leaf.size for leaf in jax.tree.leaves(cast.frozen.bases["policy"]))
+    tokens = batches.size * (batches.width + spec.max_new_tokens)
+    # Rollout, reference and reward model read each token once.
+    return 2.0 * policy * tokens * (3 + 3 * spec.num_ppo_epochs * len(cast.weights))
+
+
 class _Told(NamedTuple):
-    """What a run reads of a step's output."""
+    """What a run reads of the output of a call's steps; arrays lead with steps."""
 
     scalars: Scalars
     rows: dict[str, jax.Array]
@@ -251,36 +262,45 @@ def _told(step: Callable[..., tuple[PpoState, StepOutput]]) -> Callable[..., tup
     return told
 
 
-def compile_step(
+def compile_steps(
     spec: PpoSpec,
     optimizers: Mapping[str, Any],
     score: ScoreFn | TextScorer,
     state: PpoState,
     batches: PromptBatches,
     mesh: Mesh,
-) -> Callable[[int, PpoState, Frozen], tuple[PpoState, _Told]]:
-    """Give (index, state, frozen) -> (state, what is told): one program, or three with texts between them.
+    per_call: int,
+) -> Callable[[range, PpoState, Frozen], tuple[PpoState, _Told]]:
+    """Give (indices, state, frozen) -> (state, what is told): one program, or three with texts between them.
 
     `state` is donated. Texts are the one reason to leave the devices inside a step: there is no other way from one
     tokenizer's tokens to another's.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, TextScorer):
-        step_of_all = over_mesh(spec, dict(optimizers), score, mesh)
-        whole = jax.jit(_told(step_of_all), donate_argnums=0, out_shardings=(shardings, None))
-        return lambda index, state, frozen: whole(state, frozen, placement.place_batch(mesh, batches.at(index)))
+        step_of_all = repeated(_told(over_mesh(spec, dict(optimizers), score, mesh)), per_call)
+        program = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
+
+        def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
+            prompts = placement.place_batch(mesh, batches.at(indices, per_call), dim=1)
+            told: tuple[PpoState, _Told] = program(state, frozen, prompts, np.int32(len(indices)))
+            return told
+
+        return together
+    assert per_call == 1, "texts are made between the programs of a step"
     sample = jax.jit(functools.partial(roll_out, spec))
     update = jax.jit(
         _told(functools.partial(learn, spec, dict(optimizers))), donate_argnums=0, out_shardings=(shardings, None)
     )
     judge = score.compiled(mesh)
 
-    def step(index: int, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
-        rollout = sample(frozen.bases, state, placement.place_batch(mesh, batches.at(index)))
+    def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
+        prompts = jax.tree.map(lambda x: x[0], batches.at(indices, per_call))
+        rollout = sample(frozen.bases, state, placement.place_batch(mesh, prompts))
         text = rollout.text
-        scores = judge(frozen, batches.rows(index), text.response_ids, text.response_mask, rollout.finished)
-        out: tuple[PpoState, _Told] = update(state, frozen, rollout, scores)
-        return out
+        scores = judge(frozen, batches.rows(indices[0]), text.response_ids, text.response_mask, rollout.finished)
+        state, (scalars, rows) = update(state, frozen, rollout, scores)
+        return state, _Told(scalars, {name: array[None] for name, array in rows.items()})
 
     return step
 
@@ -332,12 +352,12 @@ def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> No
         )
 
 
-def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, done: int) -> None:
-    """Append the first rows of a step to the rollouts file."""
+def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, place: int, done: int) -> None:
+    """Append the first rows of the step at a place of its call to the rollouts file."""
     count = run.config.sample_rows
     if not count or jax.process_index() != 0:
         return
-    fetched = jax.device_get({name: array[:count] for name, array in rows.items()})
+    fetched = jax.device_get({name: array[place, :count] for name, array in rows.items()})
     run.rollouts.parent.mkdir(parents=True, exist_ok=True)
     with run.rollouts.open("a", encoding="utf-8") as file:
         for row in range(len(fetched["score"])):

@@ -52,7 +52,8 @@ class PromptBatches:
         """The prompts of batch number `index`: each comes once an epoch, in an order of the epoch's own."""
         return batch_indices(len(self.padded.ids), self.size, self.seed, index).tolist()
 
-    def at(self, index: int) -> Prompts:
-        """Batch number `index`."""
-        rows = self.rows(index)
+    def at(self, indices: Sequence[int], count: int) -> Prompts:
+        """Batches of these numbers, one behind the other [count, size, width]; the last one again fills up."""
+        rows = [self.rows(index) for index in indices]
+        rows += rows[-1:] * (count - len(rows))
         return Prompts(self.padded.ids[rows], self.padded.mask[rows])  # type: ignore[arg-type]  # jit takes NumPy arrays

@@ -147,15 +147,16 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         candidates = max(len(comparison.candidates) for comparison in comparisons)
         plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
 
-        def step(index: int, state: RewardState) -> tuple[RewardState, Scalars, None]:
-            batch = plan(index // per_epoch)[index % per_epoch]
+        def steps(indices: range, state: RewardState) -> tuple[RewardState, Scalars, None]:
+            epoch, place = divmod(indices[0], per_epoch)
+            batch = plan(epoch)[place]
             arrays = to_arrays(model.config, comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             state, scalars = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
             return state, scalars, None
 
         state = run_loop(
-            step,
+            steps,
             state,
             total=total,
             label="reward",

@@ -93,8 +93,8 @@ def _fit(
         shardings = jax.tree.map(lambda x: x.sharding, state)
         compiled = jax.jit(reporting(make_sft_step(network, tx)), donate_argnums=0, out_shardings=(shardings, None))
 
-        def step(index: int, state: SftState) -> tuple[SftState, Scalars, None]:
-            epoch, place = find_step(index, steps_in)
+        def steps(indices: range, state: SftState) -> tuple[SftState, Scalars, None]:
+            epoch, place = find_step(indices[0], steps_in)
             rows = batches(epoch)[place]
             lessons = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
             # Without -1, which has no answer where prompts take no places.
@@ -103,7 +103,7 @@ def _fit(
             return state, scalars, None
 
         state = run_loop(
-            step,
+            steps,
             state,
             total=total,
             label="sft",

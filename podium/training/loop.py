@@ -1,13 +1,15 @@
 """The one loop of every training phase, in a fixed order.
 
-A step is dispatched before the numbers of the one before it are read, so that the device never waits for the host.
-Then those numbers are judged: a state is saved only after its own numbers were found good. Do not reorder.
+A call of one step, or of several, is dispatched before the numbers of the one before it are read, so that the device
+never waits for the host. Then those numbers are judged: a state is saved only after its own numbers were found good. Do
+not reorder.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,13 +22,14 @@ from podium.training.progress import Progress
 from podium.training.scalars import Scalars
 
 State = TypeVar("State")
-# (index of the step, state) -> (new state, its numbers, what to do with the step's other output or None)
-StepFn = Callable[[int, State], tuple[State, Scalars, Callable[[int], None] | None]]
+# (indices of the steps, state) -> (new state, their numbers, what to do with the other output, or None: it is given a
+# step's place in the call and its number)
+StepsFn = Callable[[range, State], tuple[State, Scalars, Callable[[int, int], None] | None]]
 KEPT_CHECKPOINTS = 2
 
 
 def run_loop(
-    step: StepFn[State],
+    steps: StepsFn[State],
     state: State,
     *,
     total: int,
@@ -40,8 +43,11 @@ def run_loop(
     known: Callable[[int], Mapping[str, float]] = lambda _: {},
     check: Callable[[int, Mapping[str, float]], None] | None = None,
     on_restart: Callable[[int], None] | None = None,
+    per_call: int = 1,
 ) -> State:
     """Run steps 0 .. total - 1 from `state`, or from the last one in the folder or URI `checkpoints`.
+
+    `steps(indices, state)` runs up to `per_call` of them; the times of their metrics are spread evenly over the call.
 
     A checkpoint must carry the same `fingerprint` (of configuration and inputs). Metrics go to `folder`.
     `known(step)` gives more numbers of a step, that no device has to tell; steps count from 1 where they are done.
@@ -58,30 +64,35 @@ def run_loop(
             on_restart(start)
         resume_step = start if restored is not None else None
         with MetricsWriter(folder, resume_step=resume_step) as writer, Progress(total, label, done=start) as progress:
+            settled = time.time()
 
-            def settle(done: int, scalars: Scalars, after: Callable[[int], None] | None) -> None:
-                logged = done % logging_steps == 0 or done == total
-                numbers = {**scalars.read(), **known(done)}
-                if logged:
-                    writer.write(done, numbers)
-                _require_finite(done, numbers, label, saved)
-                if check is not None:
-                    check(done, numbers)
-                if logged and after is not None:
-                    after(done)
-                progress.update(done, **{short: numbers[name] for short, name in shown.items()})
+            def settle(indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
+                nonlocal settled
+                told, before, settled = scalars.read(), settled, time.time()
+                for place, index in enumerate(indices):
+                    done = index + 1
+                    logged = done % logging_steps == 0 or done == total
+                    numbers = {**told[place], **known(done)}
+                    if logged:
+                        writer.write(done, numbers, before + (settled - before) * (place + 1) / len(indices))
+                    _require_finite(done, numbers, label, saved)
+                    if check is not None:
+                        check(done, numbers)
+                    if logged and after is not None:
+                        after(place, done)
+                    progress.update(done, **{short: numbers[name] for short, name in shown.items()})
 
             pending = None
-            for index in range(start, total):
-                state, scalars, after = step(index, state)
+            for indices in _calls(start, total, per_call, save_steps):
+                state, scalars, after = steps(indices, state)
                 if pending is not None:
                     settle(*pending)
-                pending = (index + 1, scalars, after)
-                if (index + 1) % save_steps == 0 and index + 1 < total:
+                pending = (indices, scalars, after)
+                if indices.stop % save_steps == 0 and indices.stop < total:
                     settle(*pending)
                     pending = None
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
-                    saved.save(index + 1, state, {"fingerprint": fingerprint})
+                    saved.save(indices.stop, state, {"fingerprint": fingerprint})
             if pending is not None:
                 settle(*pending)
     return state
@@ -90,6 +101,14 @@ def run_loop(
 def fingerprint(*parts: Any) -> str:
     """Digest of JSON-able parts: equal configurations and inputs, equal digest."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _calls(start: int, total: int, per_call: int, save_steps: int) -> Iterator[range]:
+    """Divide the steps into calls; a call ends where a checkpoint is due."""
+    while start < total:
+        stop = min(start + per_call, (start // save_steps + 1) * save_steps, total)
+        yield range(start, stop)
+        start = stop
 
 
 def _restore(checkpoints: Checkpoints, state: State, expected: str) -> tuple[int, State] | None:

@@ -73,11 +73,11 @@ class MetricsWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Write one step and return its numbers."""
+    def write(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> dict[str, float]:
+        """Write one step, which ended `at` seconds since 1970 or now, and return its numbers."""
         numbers = {name: float(value) for name, value in metrics.items()}
         if self._writes:
-            now = self._clock()
+            now = self._clock() if at is None else at
             line = {"step": step, "time": now} | {n: v if math.isfinite(v) else None for n, v in numbers.items()}
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()

@@ -14,7 +14,10 @@ from podium.parallel.sharding import constrain
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scalars:
-    """Numbers by name, packed inside the step's program and read outside of it; values are float32 [names]."""
+    """Numbers by name, packed inside the step's program and read outside of it.
+
+    values: float32 [names], or [steps, names] where one call ran several steps.
+    """
 
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     values: jax.Array
@@ -25,9 +28,9 @@ class Scalars:
         values = jnp.stack([value.astype(jnp.float32) for value in numbers.values()])
         return cls(tuple(numbers), constrain(values, None))
 
-    def read(self) -> dict[str, float]:
-        """Wait for the step and give its numbers."""
-        return dict(zip(self.names, np.asarray(self.values).tolist(), strict=True))
+    def read(self) -> list[dict[str, float]]:
+        """Wait for the call and give the numbers of each of its steps."""
+        return [dict(zip(self.names, row, strict=True)) for row in np.atleast_2d(self.values).tolist()]
 
 
 def reporting(step: Callable[..., tuple[Any, Mapping[str, jax.Array]]]) -> Callable[..., tuple[Any, Scalars]]:

@@ -1,23 +1,34 @@
 """podium.training.loop: what a step reports arrives whole, in order, and before a checkpoint that relies on it."""
 
+import itertools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from podium.errors import UserError
+from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import run_loop
 from podium.training.metrics import read_metrics
 from podium.training.scalars import Scalars, reporting
 from support.events import event_steps
 
 
-def run(folder, *, total=5, **options):
-    """Count up from 0 and report the count; returns it."""
+def count(state, *_):
+    return {"count": state["count"] + 1}, {"loss": state["count"] / 4.0, "rows": state["count"].astype(jnp.int32)}
 
-    def count(state):
-        return {"count": state["count"] + 1}, {"loss": state["count"] / 4.0, "rows": state["count"].astype(jnp.int32)}
 
-    compiled = jax.jit(reporting(count))
+def run(folder, *, total=5, per_call=1, calls=None, **options):
+    """Count up from 0 and report the count; returns it. The ranges that were called go to `calls`."""
+    compiled = jax.jit(repeated(reporting(count), per_call))
+
+    def steps(indices, state):
+        if calls is not None:
+            calls.append(indices)
+        return *compiled(state, (), jnp.zeros(per_call), np.int32(len(indices))), None
+
     settings = {
         "total": total,
         "label": "count",
@@ -30,7 +41,7 @@ def run(folder, *, total=5, **options):
         "known": lambda done: {"episode": done * 16},
     }
     start = {"count": jnp.float32(0.0)}
-    return float(run_loop(lambda _, state: (*compiled(state), None), start, **(settings | options))["count"])
+    return float(run_loop(steps, start, per_call=per_call, **(settings | options))["count"])
 
 
 def test_a_line_holds_the_numbers_of_its_step_and_what_was_known_of_it(tmp_path):
@@ -66,6 +77,91 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(tmp_path):
     assert numbers[0] == numbers[1]
 
 
+@pytest.mark.parametrize("per_call", [2, 3, 8])
+def test_several_steps_of_a_call_are_reported_as_single_ones(tmp_path, per_call):
+    assert run(tmp_path / "single") == run(tmp_path / "several", per_call=per_call) == 5
+    single, several = (read_metrics(tmp_path / name) for name in ("single", "several"))
+    assert [row | {"time": 0} for row in several] == [row | {"time": 0} for row in single]
+    assert event_steps(tmp_path / "several") == [1, 2, 3, 4, 5]
+
+
+def test_steps_of_a_call_share_its_time(tmp_path, monkeypatch):
+    """One line after the other would say that all but the first took no time."""
+    clock = itertools.count(100.0, 12.0)
+    monkeypatch.setattr("podium.training.loop.time", SimpleNamespace(time=lambda: next(clock)))
+    run(tmp_path, total=7, per_call=4, save_steps=100)
+    # The loop begins at 100; calls of 4 and 3 steps are heard of at 112 and 124.
+    assert [row["time"] for row in read_metrics(tmp_path)] == [103, 106, 109, 112, 116, 120, 124]
+
+
+def test_a_call_ends_where_a_checkpoint_is_due(tmp_path):
+    """Also where a run goes on from a checkpoint of another rhythm."""
+
+    def stop(done, _):
+        if done == 7:
+            raise UserError("stop")
+
+    calls = []
+    with pytest.raises(UserError, match="stop"):
+        run(tmp_path, total=12, per_call=4, save_steps=6, calls=calls, check=stop)
+    assert calls == [range(0, 4), range(4, 6), range(6, 10), range(10, 12)]
+    resumed = []
+    assert run(tmp_path, total=12, per_call=4, save_steps=5, calls=resumed) == 12
+    assert resumed == [range(6, 10), range(10, 12)]
+
+
+def test_a_step_gone_wrong_ends_the_run_though_its_call_went_on(tmp_path):
+    """What came after it in the call is not reported, and not saved."""
+
+    def diverge(state, *_):
+        return {"count": state["count"] + 1}, {"loss": jnp.where(state["count"] == 3, jnp.nan, 1.0)}
+
+    compiled = jax.jit(repeated(reporting(diverge), 4))
+    with pytest.raises(UserError, match="loss is not finite after step 4; the checkpoint of step 2 is intact"):
+        run_loop(
+            lambda indices, state: (*compiled(state, (), jnp.zeros(4), np.int32(len(indices))), None),
+            {"count": jnp.float32(0.0)},
+            total=8,
+            label="count",
+            folder=tmp_path,
+            checkpoints=str(tmp_path / "checkpoints"),
+            fingerprint="same",
+            save_steps=2,
+            logging_steps=1,
+            shown={},
+            per_call=4,
+        )
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_repeated_steps_are_those_of_a_loop(most):
+    """Each takes its own batch; beyond the count the batches are not read; all counts are one program."""
+
+    def step(state, fixed, batch):
+        state = 0.5 * state + fixed * jnp.sum(batch["x"])
+        return state, {"state": state, "rows": batch["x"] + state}
+
+    program = jax.jit(repeated(step, most))
+    x = np.random.default_rng(0).normal(size=(most, 3)).astype(np.float32)
+    for count in range(1, most + 1):
+        given = np.where(np.arange(most)[:, None] < count, x, np.nan)
+        state, told = program(jnp.float32(1.0), jnp.float32(3.0), {"x": given}, np.int32(count))
+        expected, rows = np.float64(1.0), []
+        for batch in x[:count].astype(np.float64):
+            expected = 0.5 * expected + 3.0 * batch.sum()
+            rows.append(batch + expected)
+        np.testing.assert_allclose(state, expected, rtol=1e-6)
+        np.testing.assert_allclose(told["rows"][:count], rows, rtol=1e-5)
+        assert not np.any(told["rows"][count:])
+    assert program._cache_size() == 1
+
+
+def test_small_steps_share_a_call_and_large_ones_do_not():
+    assert [steps_per_call(operations) for operations in (1.0, 5e9, 2e10, 5e10, 1e15)] == [8, 8, 2, 1, 1]
+
+
 def test_scalars_keep_names_and_order_through_a_program():
     packed = jax.jit(lambda x: Scalars.pack({"b": x, "a": jnp.int32(3), "c": x > 1}))(jnp.float32(1.5))
-    assert list(packed.read().items()) == [("b", 1.5), ("a", 3.0), ("c", 1.0)]
+    (numbers,) = packed.read()
+    assert list(numbers.items()) == [("b", 1.5), ("a", 3.0), ("c", 1.0)]
