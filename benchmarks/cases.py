@@ -148,7 +148,7 @@ CASES = {
     "ppo-smollm2": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 3, 1.2, PPO_WORK),
     "ppo-smollm2-lora": Case("ppo", "1.12.0", SMOLLM2, 4, 64, 32, 1, 4, 2.0, PPO_WORK + LORA_WORK, lora=Lora(layers=8)),
     "ppo-encoder-decoder": Case(
-        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 16, 48, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True, devices=2
+        "ppo", "0.11.4", SMALL_T5, 8, 32, 24, 40, 80, 5.0, ENCODER_DECODER_WORK, epochs=4, shared_critic=True, devices=2
     ),
     "reward-64": _reward(64, 1.0),
     "reward-16": _reward(16, 1.3),

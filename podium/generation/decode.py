@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from podium.generation.sampling import Sampling, choose
+from podium.generation.sampling import Sampling, choose, draws
 from podium.models import family
 from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
@@ -46,7 +46,7 @@ class _Decoder:
     params: Tree
     adapter: Tree | None
     lora: LoraSpec | None
-    keys: jax.Array
+    uniform: jax.Array
     sampling: Sampling
     eos_ids: tuple[int, ...]
     pad_id: int
@@ -56,8 +56,7 @@ class _Decoder:
         self, responses: Responses, states: jax.Array, step: jax.Array, done: jax.Array
     ) -> tuple[Responses, jax.Array, jax.Array]:
         """Choose a token per row and write it; returns (responses, ids, rows that are done now)."""
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, step)
-        ids, logprobs = choose(family.logits(self.config, self.params, states), keys, self.sampling)
+        ids, logprobs = choose(family.logits(self.config, self.params, states), self.uniform[step], self.sampling)
         ids = jnp.where(done, self.pad_id, ids)
         ended = jnp.any(ids[:, None] == jnp.asarray(self.eos_ids, ids.dtype)[None, :], axis=-1) & ~done
 
@@ -129,7 +128,7 @@ def respond(
     passed = family.prefill(
         config, params, prompt_ids, prompt_mask, room=max_new_tokens, adapter=adapter, lora=lora, tap=tap
     )
-    decoder = _Decoder(config, params, adapter, lora, keys, sampling, eos_ids, pad_id, tap)
+    decoder = _Decoder(config, params, adapter, lora, draws(keys, max_new_tokens), sampling, eos_ids, pad_id, tap)
     empty = Responses(
         ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
         mask=jnp.zeros((batch, max_new_tokens), bool),

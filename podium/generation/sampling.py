@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-# Width of the blocks in which the cumulative distribution is searched: about the square root of a vocabulary.
-_BLOCK = 256
+# Bounds of the width of the blocks in which the cumulative distribution is searched: the square root of a vocabulary.
+_BLOCK = (64, 256)
 # Bisection steps for the nucleus threshold; 2^-30 of a probability is below float32 resolution.
 _BISECTIONS = 30
 
@@ -24,8 +24,21 @@ class Sampling:
     top_p: float = 1.0
 
 
-def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
-    """Choose one token per row of logits [batch, vocab] with one key per row; returns (ids, log-probabilities).
+def draws(keys: jax.Array, count: int) -> jax.Array:
+    """Uniform numbers in [0, 1), float32 [count, batch], of one random key per row; draw n is the same for any count.
+
+    All at once: a decode loop would run a dozen small operations for each token.
+    """
+
+    def draw(step: jax.Array, key: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, step), (), jnp.float32)
+
+    steps = jnp.arange(count, dtype=jnp.uint32)
+    return jax.vmap(jax.vmap(draw, in_axes=(None, 0)), in_axes=(0, None))(steps, keys)
+
+
+def choose(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
+    """Choose one token per row of logits [batch, vocab] by one number of `draws` [batch]; (ids, log-probabilities).
 
     The log-probability is that of the full softmax at the sampling temperature (at 1 when greedy): top-k and top-p
     restrict the choice, not the policy that PPO measures.
@@ -37,8 +50,7 @@ def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> tuple[jax.
         ids = first_highest(wide)
     else:
         allowed = _nucleus(_top_k(wide, sampling.top_k), sampling.top_p)
-        uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
-        ids = inverse_cdf(jax.nn.softmax(allowed, axis=-1), uniform)
+        ids = inverse_cdf(jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True)), uniform)
     chosen = jnp.take_along_axis(wide, ids[:, None], axis=-1)[:, 0]
     return ids, chosen - jax.nn.logsumexp(wide, axis=-1)
 
@@ -54,14 +66,15 @@ def first_highest(wide: jax.Array) -> jax.Array:
     return jnp.min(jnp.where(wide == highest, jnp.arange(last + 1, dtype=jnp.int32), last), axis=-1)
 
 
-def inverse_cdf(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Find for each row the first token whose cumulative probability exceeds uniform * total.
+def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Find for each row of weights [batch, vocab] the first token whose cumulative weight exceeds uniform * total.
 
-    Two levels: sums of blocks, then one block. A token of probability zero is never chosen.
+    Weights are not negative, and need not add up to 1. Two levels: sums of blocks, then one block. A token of weight
+    zero is never chosen.
     """
-    batch, vocab = probabilities.shape
-    padded = jnp.pad(probabilities, ((0, 0), (0, -vocab % _BLOCK)))
-    blocks = padded.reshape(batch, -1, _BLOCK)
+    batch, vocab = weights.shape
+    width = _block_width(vocab)
+    blocks = jnp.pad(weights, ((0, 0), (0, -vocab % width))).reshape(batch, -1, width)
     ends = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)
     target = uniform * ends[:, -1]
     block = jnp.sum((ends <= target[:, None]).astype(jnp.int32), axis=-1)
@@ -69,10 +82,16 @@ def inverse_cdf(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     before = jnp.where(block > 0, jnp.take_along_axis(ends, jnp.maximum(block - 1, 0)[:, None], axis=-1)[:, 0], 0.0)
     row = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     inside = jnp.cumsum(row, axis=-1)
-    # Rounding may leave the target beyond the block's own sum: the last token with any probability then stands in.
+    # Rounding may leave the target beyond the block's own sum: the last token with any weight then stands in.
     reachable = jnp.minimum(target - before, inside[:, -1] * (1 - jnp.finfo(jnp.float32).eps))
     offset = jnp.sum((inside <= reachable[:, None]).astype(jnp.int32), axis=-1)
-    return block * _BLOCK + jnp.minimum(offset, _BLOCK - 1)
+    return block * width + jnp.minimum(offset, width - 1)
+
+
+def _block_width(vocab: int) -> int:
+    """The largest width that divides the vocabulary; where none does, the largest, and the last block is filled up."""
+    narrow, wide = _BLOCK
+    return next((width for width in range(wide, narrow - 1, -1) if vocab % width == 0), wide)
 
 
 def _top_k(logits: jax.Array, k: int) -> jax.Array:
