@@ -22,6 +22,7 @@ from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
 from podium.parallel.rows import rows_apart
+from podium.parallel.sharding import constrain
 from podium.rlhf import placement
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
@@ -215,7 +216,9 @@ def fit(
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
         per_call = 1 if isinstance(score, TextScorer) else steps_per_call(_operations(cast, spec, batches))
-        compiled = compile_steps(spec, optimizers, score, state, batches, mesh, per_call)
+        compiled = compile_steps(
+            spec, optimizers, score, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
+        )
 
         def steps(indices: range, state: PpoState) -> tuple[PpoState, Scalars, Any]:
             state, (scalars, rows) = compiled(indices, state, frozen)
@@ -254,10 +257,13 @@ class _Told(NamedTuple):
     rows: dict[str, jax.Array]
 
 
-def _told(step: Callable[..., tuple[PpoState, StepOutput]]) -> Callable[..., tuple[PpoState, _Told]]:
+def _told(step: Callable[..., tuple[PpoState, StepOutput]], count: int) -> Callable[..., tuple[PpoState, _Told]]:
+    """Tell a step's numbers and its first `count` rows to every device: the process that writes need not hold them."""
+
     def told(*arguments: Any) -> tuple[PpoState, _Told]:
         state, out = step(*arguments)
-        return state, _Told(Scalars.pack(out.metrics), out.rows)
+        rows = {name: constrain(array[:count], *[None] * array.ndim) for name, array in out.rows.items()}
+        return state, _Told(Scalars.pack(out.metrics), rows)
 
     return told
 
@@ -269,7 +275,9 @@ def compile_steps(
     state: PpoState,
     batches: PromptBatches,
     mesh: Mesh,
+    *,
     per_call: int,
+    sample_rows: int,
 ) -> Callable[[range, PpoState, Frozen], tuple[PpoState, _Told]]:
     """Give (indices, state, frozen) -> (state, what is told): one program, or three with texts between them.
 
@@ -278,7 +286,7 @@ def compile_steps(
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, TextScorer):
-        step_of_all = repeated(_told(over_mesh(spec, dict(optimizers), score, mesh)), per_call)
+        step_of_all = repeated(_told(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
         program = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
 
         def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
@@ -289,9 +297,8 @@ def compile_steps(
         return together
     assert per_call == 1, "texts are made between the programs of a step"
     sample = jax.jit(functools.partial(roll_out, spec))
-    update = jax.jit(
-        _told(functools.partial(learn, spec, dict(optimizers))), donate_argnums=0, out_shardings=(shardings, None)
-    )
+    learn_and_tell = _told(functools.partial(learn, spec, dict(optimizers)), sample_rows)
+    update = jax.jit(learn_and_tell, donate_argnums=0, out_shardings=(shardings, None))
     judge = score.compiled(mesh)
 
     def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
@@ -353,11 +360,10 @@ def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> No
 
 
 def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, place: int, done: int) -> None:
-    """Append the first rows of the step at a place of its call to the rollouts file."""
-    count = run.config.sample_rows
-    if not count or jax.process_index() != 0:
+    """Append the rows that were told of the step at a place of its call to the rollouts file."""
+    if not run.config.sample_rows or jax.process_index() != 0:
         return
-    fetched = jax.device_get({name: array[place, :count] for name, array in rows.items()})
+    fetched = {name: array[place] for name, array in jax.device_get(dict(rows)).items()}
     run.rollouts.parent.mkdir(parents=True, exist_ok=True)
     with run.rollouts.open("a", encoding="utf-8") as file:
         for row in range(len(fetched["score"])):

@@ -1,0 +1,68 @@
+"""Several processes train as one does: each holds some of the devices, and the first one writes for all."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from podium.training.metrics import read_metrics
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def run(folder: Path, processes: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+    program = [sys.executable, TESTS / "support" / "ppo_process.py"]
+    started = [
+        subprocess.Popen(
+            [*program, str(index), str(processes), str(port), folder],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for index in range(processes)
+    ]
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=180)
+            assert process.returncode == 0, output.decode(errors="replace")[-4000:]
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    run(one, 1)
+    run(two, 2)
+    return one, two
+
+
+@pytest.mark.parametrize("mesh", ["rows", "shards"])
+def test_two_processes_report_what_one_does(folders: tuple[Path, Path], mesh: str) -> None:
+    one, two = (read_metrics(folder / mesh) for folder in folders)
+    assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 12))
+    for first, second in zip(one, two, strict=True):
+        assert second == pytest.approx(first | {"time": second["time"]}, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["rows", "shards"])
+def test_the_first_process_keeps_rows_that_others_hold(folders: tuple[Path, Path], mesh: str) -> None:
+    """All of a batch of four: the second half is another process's."""
+    one, two = ((folder / mesh / "rollouts.jsonl").read_text().splitlines() for folder in folders)
+    assert len(one) == len(two) == 11 * 4
+    for first, second in zip(map(json.loads, one), map(json.loads, two), strict=True):
+        inexact = {name: pytest.approx(first[name], rel=1e-4, abs=1e-5) for name in ("score", "kl")}
+        assert second == first | inexact
+
+
+def test_two_processes_save_one_checkpoint(folders: tuple[Path, Path]) -> None:
+    assert all((folders[1] / mesh / "checkpoints" / "10").is_dir() for mesh in ("rows", "shards"))
