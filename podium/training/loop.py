@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,38 +65,56 @@ def run_loop(
             on_restart(start)
         resume_step = start if restored is not None else None
         with MetricsWriter(folder, resume_step=resume_step) as writer, Progress(total, label, done=start) as progress:
-            settled = time.time()
-
-            def settle(indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
-                nonlocal settled
-                told, before, settled = scalars.read(), settled, time.time()
-                for place, index in enumerate(indices):
-                    done = index + 1
-                    logged = done % logging_steps == 0 or done == total
-                    numbers = {**told[place], **known(done)}
-                    if logged:
-                        writer.write(done, numbers, before + (settled - before) * (place + 1) / len(indices))
-                    _require_finite(done, numbers, label, saved)
-                    if check is not None:
-                        check(done, numbers)
-                    if logged and after is not None:
-                        after(place, done)
-                    progress.update(done, **{short: numbers[name] for short, name in shown.items()})
-
+            judge = _Judge(writer, progress, saved, total, label, logging_steps, shown, known, check, time.time())
             pending = None
             for indices in _calls(start, total, per_call, save_steps):
                 state, scalars, after = steps(indices, state)
                 if pending is not None:
-                    settle(*pending)
+                    judge.settle(*pending)
                 pending = (indices, scalars, after)
                 if indices.stop % save_steps == 0 and indices.stop < total:
-                    settle(*pending)
+                    judge.settle(*pending)
                     pending = None
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
                     saved.save(indices.stop, state, {"fingerprint": fingerprint})
             if pending is not None:
-                settle(*pending)
+                judge.settle(*pending)
     return state
+
+
+@dataclass
+class _Judge:
+    """Reports the steps of a call one by one, and ends the run at a bad one; the fields are `run_loop`'s.
+
+    heard: when the numbers of the call before arrived, seconds since 1970.
+    """
+
+    writer: MetricsWriter
+    progress: Progress
+    saved: Checkpoints
+    total: int
+    label: str
+    logging_steps: int
+    shown: Mapping[str, str]
+    known: Callable[[int], Mapping[str, float]]
+    check: Callable[[int, Mapping[str, float]], None] | None
+    heard: float
+
+    def settle(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
+        """Wait for the call and tell of its steps."""
+        told, before, self.heard = scalars.read(), self.heard, time.time()
+        for place, index in enumerate(indices):
+            done = index + 1
+            logged = done % self.logging_steps == 0 or done == self.total
+            numbers = {**told[place], **self.known(done)}
+            if logged:
+                self.writer.write(done, numbers, before + (self.heard - before) * (place + 1) / len(indices))
+            _require_finite(done, numbers, self.label, self.saved)
+            if self.check is not None:
+                self.check(done, numbers)
+            if logged and after is not None:
+                after(place, done)
+            self.progress.update(done, **{short: numbers[name] for short, name in self.shown.items()})
 
 
 def fingerprint(*parts: Any) -> str:
