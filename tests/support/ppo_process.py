@@ -1,5 +1,6 @@
 """One process of a PPO run of several: `ppo_process.py INDEX PROCESSES PORT FOLDER`; two devices in all."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -23,12 +24,18 @@ from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec  # noq
 from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
 from support import tiny  # noqa: E402
 
+# Of one layer: compiling takes most of the time.
+CONFIGS = {
+    "decoder": dataclasses.replace(tiny.CONFIG, layers=1),
+    "encoder-decoder": dataclasses.replace(tiny.T5, encoder_layers=1, decoder_layers=1),
+}
+
 
 def train(name: str, folder: Path, data: int, fsdp: int) -> None:
     """Eleven steps: a call of eight, one of two up to the checkpoint, one."""
     tokenizer = SimpleNamespace(same_as=lambda _: True)
-    params, _ = init_params(tiny.CONFIGS[name], jax.random.key(0))
-    policy = Model(config=tiny.CONFIGS[name], params=params, tokenizer=tokenizer, base_digest="random")
+    params, _ = init_params(CONFIGS[name], jax.random.key(0))
+    policy = Model(config=CONFIGS[name], params=params, tokenizer=tokenizer, base_digest="random")
     reward = policy.replace(role="reward", head=init_head(policy.config, jax.random.key(1)))
     config = PpoConfig(
         max_steps=11,
