@@ -244,10 +244,11 @@ def fit(
 
 def _operations(cast: Cast, spec: PpoSpec, batches: PromptBatches) -> float:
     """Estimate the floating-point operations of a step: 2 per weight and token forward, and 4 backward."""
-    policy = sum(leaf.size for leaf in jax.tree.leaves(cast.frozen.bases["policy"]))
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in cast.frozen.bases.items()}
     tokens = batches.size * (batches.width + spec.max_new_tokens)
-    # Rollout, reference and reward model read each token once.
-    return 2.0 * policy * tokens * (3 + 3 * spec.num_ppo_epochs * len(cast.weights))
+    # Rollout and reference read each token once, and so does the reward model, which may be of another size.
+    policy = sizes["policy"] * (2 + 3 * spec.num_ppo_epochs * len(cast.weights))
+    return 2.0 * tokens * (policy + sizes.get("reward", sizes["policy"]))
 
 
 class _Told(NamedTuple):
