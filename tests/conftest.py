@@ -39,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: nobody reads them in a test's name, and pytest-xdist stops where names differ.
+
+    Each of its processes collects the tests itself, and a compressed or signed parameter may hold the time of day.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Return the folder of real data sets, or skip where it is absent."""
