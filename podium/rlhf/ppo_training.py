@@ -215,7 +215,8 @@ def fit(
     course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
-        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(_operations(cast, spec, batches))
+        tokens = batches.size * (batches.width + spec.max_new_tokens)
+        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(step_operations(cast, spec, tokens))
         compiled = compile_steps(
             spec, optimizers, score, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
         )
@@ -242,13 +243,20 @@ def fit(
         )
 
 
-def _operations(cast: Cast, spec: PpoSpec, batches: PromptBatches) -> float:
-    """Estimate the floating-point operations of a step: 2 per weight and token forward, and 4 backward."""
-    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in cast.frozen.bases.items()}
-    tokens = batches.size * (batches.width + spec.max_new_tokens)
-    # Rollout and reference read each token once, and so does the reward model, which may be of another size.
-    policy = sizes["policy"] * (2 + 3 * spec.num_ppo_epochs * len(cast.weights))
-    return 2.0 * tokens * (policy + sizes.get("reward", sizes["policy"]))
+def step_operations(cast: Cast, spec: PpoSpec, tokens: int) -> float:
+    """Estimate the floating-point operations of a step on so many tokens: 2 per weight and token forward, 4 backward.
+
+    An upper estimate: adapters need less of the backward pass, and half of an encoder-decoder reads each token.
+    """
+
+    def size(network: Network, weights: Weights) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(network.params(cast.frozen.bases, weights)))
+
+    policy = size(cast.policy, cast.weights["policy"])
+    critic = 0 if cast.critic is None else size(cast.critic, cast.weights["critic"])
+    # Rollout, reference and reward model read each token once.
+    read = policy + size(cast.reference, {}) + size(cast.reward, cast.frozen.reward)
+    return 2.0 * tokens * (read + 3 * spec.num_ppo_epochs * (policy + critic))
 
 
 class _Told(NamedTuple):
