@@ -17,6 +17,7 @@ from podium.parallel.mesh import make_mesh
 from support.folders import change_json, change_tensors, write_folder, write_json
 
 ONE_BAD = np.where(np.arange(32) == 9, -np.inf, 1.0).astype(np.float32)
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 MESHES = ({"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 4, "fsdp": 1, "tensor": 2})
 
 
@@ -63,23 +64,52 @@ def test_a_mesh_gets_the_same_numbers_in_slices(sizes: dict[str, int], tmp_path:
     assert kernel.addressable_shards[0].data.size * parts == kernel.size
 
 
-def test_reads_shards_and_half_precision(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    halves = {name: value.astype(np.float16) for name, value in tensors.items()}
-    names = sorted(halves)
-    for number, part in enumerate((names[:5], names[5:]), start=1):
-        save_file({name: halves[name] for name in part}, folder / f"model-{number}.safetensors")
-    weight_map = {name: f"model-{1 if name in names[:5] else 2}.safetensors" for name in names}
-    write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
-    table = load(folder).params["embedder"]["table"]
-    assert table.dtype == np.float32
-    assert np.array_equal(table, halves["model.embed_tokens.weight"].astype(np.float32))
+NORM, TABLE = "model.norm.weight", "model.embed_tokens.weight"
 
-    (folder / "model-2.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model-2\.safetensors: no such file"):
-        load(folder)
+
+def write_shards(folder: Path) -> dict[str, str]:
+    """Write a model in two shards of half precision, the final norm in the second; returns the index."""
+    tensors = load_file(write_folder(folder) / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {name: f"model-{2 if name == NORM else 1}.safetensors" for name in tensors}
+    for file in set(weight_map.values()):
+        save_file(
+            {name: tensors[name].astype(np.float16) for name in tensors if weight_map[name] == file}, folder / file
+        )
+    write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+    return weight_map
+
+
+def test_reads_shards_and_half_precision(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    table = load(tmp_path).params["embedder"]["table"]
+    assert table.dtype == np.float32
+    assert np.array_equal(table, load_file(tmp_path / "model-1.safetensors")[TABLE].astype(np.float32))
+
+
+def test_the_index_says_which_shard_counts(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    second = load_file(tmp_path / "model-2.safetensors")
+    save_file(second | {TABLE: np.zeros((300, 32), np.float16)}, tmp_path / "model-2.safetensors")
+    assert np.asarray(load(tmp_path).params["embedder"]["table"]).any()
+
+
+def test_a_missing_shard_and_a_missing_tensor_are_named(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    save_file({"model.other": np.ones(32, np.float16)}, tmp_path / "model-2.safetensors")
+    with pytest.raises(UserError, match=r"model-2\.safetensors: tensor model\.norm\.weight is missing"):
+        load(tmp_path)
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-2\.safetensors: no such file, though the index lists it"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("file", [None, 2, ["model-1.safetensors"], "../model-1.safetensors", "/model-1.safetensors"])
+def test_an_index_that_leads_out_of_the_folder_is_refused(file: Any, tmp_path: Path) -> None:
+    weight_map = write_shards(tmp_path)
+    change_json(tmp_path / "model.safetensors.index.json", weight_map=weight_map | {NORM: file})
+    with pytest.raises(UserError, match=r"index\.json: tensor model\.norm\.weight is in .*, which is no file of this"):
+        load(tmp_path)
 
 
 def test_takes_a_tied_head_that_was_saved_twice_only_if_it_is_the_same(tmp_path: Path) -> None:
@@ -111,7 +141,21 @@ def test_takes_a_tied_head_that_was_saved_twice_only_if_it_is_the_same(tmp_path:
         ({"num_local_experts": 8}, "num_local_experts=8"),
         ({"auto_map": {"AutoModel": "code.py"}}, "auto_map"),
         ({"hidden_size": None}, "hidden_size is None"),
+        ({"hidden_size": 10**320}, "hidden_size is 1000"),
         ({"num_key_value_heads": 3}, "3 key/value heads"),
+        ({"hidden_size": 3}, "head_dim 0"),
+        ({"hidden_act": ["silu"]}, "hidden_act=['silu']"),
+        ({"layer_types": 2}, "layer_types is 2"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05; write a number above 0"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"rope_theta": 0}, "rope_theta is 0; write a number above 1"),
+        ({"rope_scaling": {"rope_type": ["linear"]}}, "rope_type ['linear'] is not supported"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "4"}}, "rope options: factor is '4'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "rope options: factor is 0; write a number above 0"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": float("inf")}}, "factor is inf"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "rope_theta": "1e4"}}, "rope_theta is '1e4'"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor=4 is not supported"),
+        ({"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 0}}, "original_max_position_embeddings is 0"),
     ],
 )
 def test_names_the_option_it_does_not_follow(options: dict[str, Any], named: str, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_names_what_is_wrong_with_the_shards(legacy: Callable, tmp_path: Path, t
         import_weights(source, tmp_path / "new")
     for text, message in (
         ("{}", "has no weight_map"),
-        (content.replace(second.name, "../x.bin"), "is no file of this"),
+        (content.replace(second.name, "../x.bin"), r"is in '\.\./x\.bin', which is no file of this folder"),
     ):
         index.write_text(text)
         with pytest.raises(UserError, match=message):
@@ -365,6 +365,10 @@ def test_names_what_is_wrong_with_metas_folder(meta: Callable, tmp_path: Path, t
 
     for params, message in [
         ({"use_scaled_rope": True}, "use_scaled_rope=True is not supported"),
+        ({"moe": {"num_experts": 8}}, "moe={'num_experts': 8} is not supported"),
+        ({"norm_eps": "1e-5"}, "norm_eps is '1e-5'"),
+        ({"n_heads": 5}, "n_heads=5 is not supported"),
+        ({"max_seq_len": 1.5}, "max_seq_len is 1.5"),
         ({"n_layers": None}, "n_layers is None"),
         ({"n_layers": 3}, r"tensor layers\.2\.\S+ is missing"),
         ({"n_layers": 1}, r"tensor layers\.1\.\S+ belongs to no part"),

@@ -22,7 +22,7 @@ def decoder_config(options: Options, rope: Rope, **fields: Any) -> TransformerCo
     heads, embed = options.size("num_attention_heads"), options.size("hidden_size")
     kv_heads = options.optional_size("num_key_value_heads") or heads
     head_dim = options.optional_size("head_dim") or embed // heads
-    if heads % kv_heads or head_dim % 2:
+    if heads % kv_heads or head_dim % 2 or not head_dim:
         raise UserError(
             f"{options.source}: {heads} heads, {kv_heads} key/value heads, head_dim {head_dim}; "
             "num_attention_heads must be a multiple of num_key_value_heads and head_dim even"
@@ -48,7 +48,7 @@ def decoder_config(options: Options, rope: Rope, **fields: Any) -> TransformerCo
 def sliding_fields(options: Options, window: int | None, slides: Callable[[int], bool]) -> dict[str, Any]:
     """Read `layer_types`, or let `slides` say it of each layer; without a window no layer may be a sliding one."""
     layers = options.size("num_hidden_layers")
-    types = options.get("layer_types")
+    types = options.words("layer_types")
     if types is None:
         types = [_SLIDING if window is not None and slides(layer) else _FULL for layer in range(layers)]
     if len(types) != layers or set(types) - {_FULL, _SLIDING}:
@@ -62,7 +62,7 @@ def sliding_fields(options: Options, window: int | None, slides: Callable[[int],
 
 def full_attention_only(options: Options) -> None:
     """Refuse layers of another kind than full attention."""
-    if any(kind != _FULL for kind in options.get("layer_types") or ()):
+    if any(kind != _FULL for kind in options.words("layer_types") or ()):
         options.refuse("layer_types", f"use a model with {_FULL} in every layer")
 
 

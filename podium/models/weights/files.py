@@ -3,7 +3,7 @@
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,22 @@ _REFETCH = "fetch the file again"
 class TensorFiles:
     """Tensors of one checkpoint by name. Opening it reads headers only and checks them against the file sizes."""
 
-    def __init__(self, paths: Iterable[Path], expected: dict[str, str] | None = None):
-        self.paths = sorted(set(paths))
+    def __init__(self, paths: Iterable[Path], listed: Mapping[Path, set[str]] | None = None):
+        self.paths = sorted(paths)
         self.headers = {path: read_header(path) for path in self.paths}
         self.where = {name: path for path, header in self.headers.items() for name in header}
-        for name, file in (expected or {}).items():
-            if name not in self.where:
-                raise UserError(f"{self.paths[0].parent / file}: tensor {name} is missing; {_REFETCH}")
+        # Of a tensor in several shards the index says which one counts.
+        for path, names in (listed or {}).items():
+            for name in sorted(names - self.headers[path].keys()):
+                raise UserError(f"{path}: tensor {name} is missing, though the index lists it; {_REFETCH}")
+            self.where |= dict.fromkeys(names, path)
 
     @classmethod
     def of_folder(cls, folder: Path) -> "TensorFiles":
         """Open model.safetensors, or the shards that model.safetensors.index.json lists."""
         if (folder / INDEX).is_file():
-            listed = read_json(folder / INDEX).get("weight_map")
-            if not isinstance(listed, dict) or not listed:
-                raise UserError(f"{folder / INDEX}: has no weight_map; {_REFETCH}")
-            return cls((folder / file for file in listed.values()), listed)
+            listed = read_index(folder / INDEX)
+            return cls(listed, listed)
         if (folder / SINGLE).is_file():
             return cls([folder / SINGLE])
         raise UserError(f"{folder}: has no {SINGLE} and no {INDEX}; {_hint(folder)}")
@@ -70,6 +70,19 @@ class TensorFiles:
         if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise UserError(f"{path}: tensor {name} holds NaN or infinity; use weights from before the run diverged")
         return values
+
+
+def read_index(path: Path) -> dict[Path, set[str]]:
+    """Read which shard of its folder holds which tensors; raises UserError where one is no file's name."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path}: has no weight_map; {_REFETCH}")
+    found: dict[Path, set[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise UserError(f"{path}: tensor {name} is in {file!r}, which is no file of this folder; {_REFETCH}")
+        found.setdefault(path.parent / file, set()).add(name)
+    return dict(sorted(found.items()))
 
 
 def _hint(folder: Path) -> str:

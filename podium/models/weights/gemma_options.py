@@ -50,8 +50,8 @@ _IMAGES = ("vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token
 
 def _common(options: Options, family: str, dtype: str, activation: str, ignored: str) -> dict[str, Any]:
     """Fields of all three. Releases of transformers differ in which key names the activation: the other must agree."""
-    found, other = (_activation(options, key) for key in (activation, ignored))
-    if other not in (None, found):
+    found = _activation(options, activation)
+    if options.get(ignored) is not None and _activation(options, ignored) != found:
         options.refuse(ignored, f"write what {activation} says, or remove it")
     if options.get("use_bidirectional_attention"):
         options.refuse("use_bidirectional_attention", "use a model in which no token sees later ones")
@@ -68,11 +68,11 @@ def _common(options: Options, family: str, dtype: str, activation: str, ignored:
     }
 
 
-def _activation(options: Options, key: str) -> Activation | None:
+def _activation(options: Options, key: str) -> Activation:
     """The first releases of Gemma called the tanh form "gelu" in hidden_act."""
     if key == "hidden_act" and options.get(key) == "gelu":
         return "gelu_tanh"
-    return None if options.get(key) is None else options.activation(key)
+    return options.activation(key)
 
 
 def parse_gemma(options: Options, dtype: str) -> TransformerConfig:
@@ -99,7 +99,7 @@ def parse_gemma3(options: Options, dtype: str) -> TransformerConfig:
 
 def parse_multimodal_gemma3(options: Options, dtype: str) -> TransformerConfig:
     """Read the text model. Whether its head is tied is said outside of it."""
-    text = options.get("text_config") or {}
+    text = options.mapping("text_config")
     tied = options.flag("tie_word_embeddings")
     options.passes(*_IMAGES)
     options.finish()

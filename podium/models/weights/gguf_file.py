@@ -87,29 +87,46 @@ class GgufFile:
             raise UserError(f"{self.path}: field {self.architecture}.{key} is missing; fetch the file again")
         return value
 
+    def _size(self, key: str, default: int | None = None) -> int:
+        value = self._field(key, default)
+        if type(value) is not int or value < 1:
+            raise UserError(f"{self.path}: field {self.architecture}.{key} is {value!r}; fetch the file again")
+        return value
+
+    def _number(self, key: str, default: float | None = None) -> float:
+        value = self._field(key, default)
+        if type(value) is not float or not 0.0 < value < math.inf:
+            raise UserError(f"{self.path}: field {self.architecture}.{key} is {value!r}; fetch the file again")
+        return value
+
     def config(self) -> TransformerConfig:
         """Give the network's sizes and options; raises UserError for an option we do not follow."""
         for key in (*_UNSUPPORTED, *self.form.unsupported):
             if self._field(key, 0):
                 raise UserError(f"{self.path}: {self.architecture}.{key} is not supported; use another model")
-        heads, embed = self._field("attention.head_count"), self._field("embedding_length")
-        head_dim = self._field("attention.key_length", embed // heads)
+        heads, embed = self._size("attention.head_count"), self._size("embedding_length")
+        head_dim = self._size("attention.key_length", embed // heads)
         if self._field("rope.dimension_count", head_dim) != head_dim:
             raise UserError(f"{self.path}: rotation of a part of each head is not supported; use another model")
+        kv_heads = self._size("attention.head_count_kv", heads)
+        if heads % kv_heads or head_dim % 2:
+            raise UserError(
+                f"{self.path}: {heads} heads of {head_dim}, {kv_heads} key/value heads; fetch the file again"
+            )
         if "token_embd.weight" not in self.tensors:
             raise UserError(f"{self.path}: tensor token_embd.weight is missing; fetch the file again")
-        theta = _shortest(self._field("rope.freq_base", 10000.0))
+        theta = _shortest(self._number("rope.freq_base", 10000.0))
         return TransformerConfig(
             vocab_size=int(self.tensors["token_embd.weight"].shape[1]),
             embed=embed,
-            layers=self._field("block_count"),
+            layers=self._size("block_count"),
             heads=heads,
-            kv_heads=self._field("attention.head_count_kv", heads),
+            kv_heads=kv_heads,
             head_dim=head_dim,
-            mlp=self._field("feed_forward_length"),
-            max_position=self._field("context_length"),
+            mlp=self._size("feed_forward_length"),
+            max_position=self._size("context_length"),
             rope_theta=theta,
-            norm_eps=_shortest(self._field("attention.layer_norm_rms_epsilon")),
+            norm_eps=_shortest(self._number("attention.layer_norm_rms_epsilon")),
             tie_embeddings="output.weight" not in self.tensors,
             attention_bias="blk.0.attn_q.bias" in self.tensors,
             output_bias="blk.0.attn_output.bias" in self.tensors,
@@ -121,7 +138,7 @@ class GgufFile:
 
     def _gemma3(self, heads: int, embed: int) -> dict[str, Any]:
         """Give what all Gemma 3 share and the file does not state, and which layers see a window alone."""
-        layers, window = self._field("block_count"), self._field("attention.sliding_window")
+        layers, window = self._size("block_count"), self._size("attention.sliding_window")
         pattern = self._field("attention.sliding_window_pattern", 6)
         slides = [(layer + 1) % pattern != 0 for layer in range(layers)] if isinstance(pattern, int) else pattern
         # The 27B alone scales by the width per head, which is not the heads' own; its 62 layers tell it.
@@ -136,7 +153,7 @@ class GgufFile:
             "embedding_scale": math.sqrt(embed),
             "logits_softcap": self.fields.get("gemma3.final_logit_softcapping"),
             **(sliding if any(slides) else {}),
-            "local_rope_theta": _shortest(self._field("rope.freq_base_swa", 10000.0)),
+            "local_rope_theta": _shortest(self._number("rope.freq_base_swa", 10000.0)),
         }
 
     def _scaling(self, head_dim: int, theta: float) -> RopeScaling | None:
@@ -147,15 +164,15 @@ class GgufFile:
             return None
         if kind not in ("linear", "yarn"):
             raise UserError(f"{self.path}: rope.scaling.type {kind!r} is not supported; use linear or yarn")
-        original = self._field("rope.scaling.original_context_length", self._field("context_length"))
-        return RopeScaling(kind, float(self._field("rope.scaling.factor")), original_max_position=original)
+        original = self._size("rope.scaling.original_context_length", self._size("context_length"))
+        return RopeScaling(kind, self._number("rope.scaling.factor"), original_max_position=original)
 
     def _llama3(self, head_dim: int, theta: float) -> RopeScaling:
         """Find the options behind a stored table of frequency divisors: the file has the table only."""
         table = np.asarray(self.tensors["rope_freqs.weight"].data, np.float32)
         found = RopeScaling("llama3", float(table.max()), 1.0, 4.0, 8192)
-        plain, _ = inverse_frequencies(head_dim, theta, self._field("context_length"), None)
-        scaled, _ = inverse_frequencies(head_dim, theta, self._field("context_length"), found)
+        plain, _ = inverse_frequencies(head_dim, theta, self._size("context_length"), None)
+        scaled, _ = inverse_frequencies(head_dim, theta, self._size("context_length"), found)
         if not np.allclose(plain / scaled, table, rtol=1e-4):
             raise UserError(f"{self.path}: rope_freqs.weight fits no known scaling; import the safetensors release")
         return found

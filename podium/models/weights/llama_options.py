@@ -72,7 +72,7 @@ def parse_qwen3(options: Options, dtype: str) -> TransformerConfig:
 
 def _qwen_window(options: Options) -> dict[str, Any]:
     """The layers above max_window_layers slide, where use_sliding_window is true."""
-    window, first = options.optional_size("sliding_window"), options.number("max_window_layers")
+    window, first = options.optional_size("sliding_window"), options.index("max_window_layers")
     window = window if options.flag("use_sliding_window") else None
     return sliding_fields(options, window, lambda layer: layer >= first)
 

@@ -12,6 +12,7 @@ from podium.errors import UserError
 from podium.models.config import TransformerConfig
 from podium.models.weights.config_json import read_json
 from podium.models.weights.layout import file_shapes, leaves
+from podium.models.weights.options import Options
 from podium.models.weights.rotary_rows import halves_from_pairs
 from podium.models.weights.torch_file import as_array, dtype_of, read_state_dict
 from podium.models.weights.writing import Tensor
@@ -36,8 +37,7 @@ _LAYER = re.compile(r"model\.(layers\.\d+\.)(.+)")
 # The dimension along which the files share a matrix; each holds the whole of what is not named here.
 _CUT = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0}
 _EMBEDDING, _GATE = "tok_embeddings.weight", "layers.0.feed_forward.w1.weight"
-_SIZES = ("dim", "n_layers", "n_heads")
-_OPTIONS = ("n_kv_heads", "norm_eps", "rope_theta", "max_seq_len")
+_DEFAULTS = {"norm_eps": 1e-5, "rope_theta": 10000.0}
 # Sizes that the tensors show as well, and what concerns Meta's own server alone.
 _INERT = ("vocab_size", "multiple_of", "ffn_dim_multiplier", "max_batch_size")
 
@@ -47,13 +47,16 @@ class MetaFolder:
 
     def __init__(self, folder: Path):
         self.source = folder / PARAMS
-        self.params = read_json(self.source)
-        for name in _SIZES:
-            if not isinstance(self.params.get(name), int) or self.params[name] < 1:
-                raise UserError(f"{self.source}: {name} is {self.params.get(name)!r}; fetch the file again")
-        for name, value in self.params.items():
-            if value and name not in (*_SIZES, *_OPTIONS, *_INERT):
-                raise UserError(f"{self.source}: {name}={value!r} is not supported; use its Hugging Face folder")
+        options = Options(read_json(self.source), str(self.source), _DEFAULTS)
+        self.embed, self.layers, self.heads = (options.size(name) for name in ("dim", "n_layers", "n_heads"))
+        self.kv_heads = options.optional_size("n_kv_heads") or self.heads
+        if self.heads % self.kv_heads or self.embed % (2 * self.heads):
+            options.refuse("n_heads", "write a multiple of n_kv_heads, of which dim is an even multiple")
+        self.eps, self.theta = options.number("norm_eps"), options.number("rope_theta", above=1.0)
+        self.max_position = options.optional_size("max_seq_len") or _context(self.eps, self.theta)
+        options.must_be("use_scaled_rope", False, instead="use its Hugging Face folder")
+        options.passes(*_INERT)
+        options.finish()
         self.paths = sorted(folder.glob(SHARDS))
         if not self.paths:
             raise UserError(f"{folder}: has {PARAMS} but no consolidated.00.pth; fetch the folder again")
@@ -64,19 +67,17 @@ class MetaFolder:
 
     def config(self) -> TransformerConfig:
         """Give the network's sizes and options, from params.json and, where it is silent, from the tensors."""
-        params, heads = self.params, self.params["n_heads"]
-        eps, theta = float(params.get("norm_eps", 1e-5)), float(params.get("rope_theta", 10000.0))
         return TransformerConfig(
             vocab_size=self._shape(_EMBEDDING)[0],
-            embed=params["dim"],
-            layers=params["n_layers"],
-            heads=heads,
-            kv_heads=params.get("n_kv_heads") or heads,
-            head_dim=params["dim"] // heads,
+            embed=self.embed,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.embed // self.heads,
             mlp=self._shape(_GATE)[0],
-            max_position=params.get("max_seq_len") or _context(eps, theta),
-            rope_theta=theta,
-            norm_eps=eps,
+            max_position=self.max_position,
+            rope_theta=self.theta,
+            norm_eps=self.eps,
             tie_embeddings="output.weight" not in self.shards[0],
             family="llama",
         )
@@ -121,7 +122,7 @@ class MetaFolder:
     def _cut(self, name: str) -> int | None:
         if name == _EMBEDDING:
             # Llama 1 and 2 share the length of its rows, later ones its rows.
-            return int(self.shards[0][name].shape[1] != self.params["dim"])
+            return int(self.shards[0][name].shape[1] != self.embed)
         return _CUT.get(name.split(".")[-2])
 
     def _shape(self, name: str) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Read config.json key by key: an option that asks for something and is not read is refused, and none is ignored."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,9 +91,9 @@ class Options:
         return self._defaults.get(key) if found is None else found
 
     def size(self, key: str) -> int:
-        """A positive whole number."""
+        """A positive whole number that fits into 32 bits, as the sizes of arrays do."""
         value = self._value(key)
-        if type(value) is not int or value < 1:
+        if type(value) is not int or not 1 <= value < 2**31:
             raise UserError(f"{self.source}: {key} is {value!r}; write a positive whole number")
         return value
 
@@ -100,31 +101,49 @@ class Options:
         """A positive whole number, or None where the key is null, or absent without a default."""
         return None if self.get(key) is None else self.size(key)
 
-    def number(self, key: str) -> float:
+    def number(self, key: str, *, above: float = 0.0) -> float:
+        """A finite number above a bound: where zero, negative numbers or NaN stand, a network computes NaN."""
         value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{self.source}: {key} is {value!r}; write a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= sys.float_info.max:
+            raise UserError(f"{self.source}: {key} is {value!r}; write a number above {above:g}")
         return float(value)
 
     def optional_number(self, key: str) -> float | None:
         return None if self.get(key) is None else self.number(key)
 
     def flag(self, key: str) -> bool:
+        return bool(self.optional_flag(key))
+
+    def optional_flag(self, key: str) -> bool | None:
         value = self._value(key)
         if not isinstance(value, bool | None):
             raise UserError(f"{self.source}: {key} is {value!r}; write true or false")
-        return bool(value)
-
-    def token(self, key: str) -> int:
-        """The id of a token."""
-        value = self._value(key)
-        if type(value) is not int or value < 0:
-            raise UserError(f"{self.source}: {key} is {value!r}; write the id of a token")
         return value
+
+    def index(self, key: str) -> int:
+        """The place of a layer or token, counted from 0."""
+        value = self._value(key)
+        if type(value) is not int or not 0 <= value < 2**31:
+            raise UserError(f"{self.source}: {key} is {value!r}; write a whole number, 0 or more")
+        return value
+
+    def words(self, key: str) -> list[str] | None:
+        """A list of strings, None where the key is null or absent."""
+        value = self.get(key)
+        if value is not None and not (isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)):
+            raise UserError(f"{self.source}: {key} is {value!r}; write a list of strings")
+        return None if value is None else list(value)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """A copy of an object, empty where the key is null or absent."""
+        value = self.get(key) or {}
+        if not isinstance(value, dict):
+            raise UserError(f"{self.source}: {key} is {value!r}; write an object")
+        return dict(value)
 
     def activation(self, key: str) -> Activation:
         value = self._value(key)
-        if value not in _ACTIVATIONS:
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
             self.refuse(key, f"use a model with {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
 
@@ -139,7 +158,7 @@ class Options:
             self.refuse(key, instead)
 
     def refuse(self, key: str, instead: str) -> NoReturn:
-        raise UserError(f"{self.source}: {key}={self.raw.get(key)!r} is not supported; {instead}")
+        raise UserError(f"{self.source}: {key}={self.get(key)!r} is not supported; {instead}")
 
     def finish(self) -> None:
         """Refuse what was not read: the network here would not follow it."""

@@ -25,15 +25,22 @@ def parse_t5(options: Options, dtype: str, family: str = "t5") -> EncoderDecoder
 
     Whether the head is tied is in the end decided by the weights: see `reading.settle_head`.
     """
-    tied, scaled = options.flag("tie_word_embeddings"), options.get("scale_decoder_outputs")
-    scaled = family == "t5" and (tied if scaled is None else bool(scaled))
+    tied, scaled = options.flag("tie_word_embeddings"), options.optional_flag("scale_decoder_outputs")
+    scaled = family == "t5" and (tied if scaled is None else scaled)
     options.must_be("is_encoder_decoder", True, instead="use a model with encoder and decoder")
     # Two of dropout and initialisation; n_positions is the length it was trained on, which binds nothing here.
     options.passes("dropout_rate", "classifier_dropout", "initializer_factor", "n_positions")
     activation, gated = _feed_forward(options)
     heads, embed, layers = options.size("num_heads"), options.size("d_model"), options.size("num_layers")
+    vocab_size, start_id = options.size("vocab_size"), options.index("decoder_start_token_id")
+    if start_id >= vocab_size:
+        options.refuse("decoder_start_token_id", f"write the id of a token, below the vocab_size of {vocab_size}")
+    buckets, max_distance = (options.size(f"relative_attention_{name}") for name in ("num_buckets", "max_distance"))
+    # Half of them are for near positions, one each, and of an encoder's half are for either side.
+    if buckets < 4 or max_distance <= buckets // 2:
+        options.refuse("relative_attention_num_buckets", "write 4 or more, and a max_distance above half of them")
     config = EncoderDecoderConfig(
-        vocab_size=options.size("vocab_size"),
+        vocab_size=vocab_size,
         embed=embed,
         encoder_layers=layers,
         decoder_layers=options.optional_size("num_decoder_layers") or layers,
@@ -47,9 +54,9 @@ def parse_t5(options: Options, dtype: str, family: str = "t5") -> EncoderDecoder
         gated=gated,
         query_scale=1.0,
         logits_scale=embed**-0.5 if scaled else 1.0,
-        position_buckets=options.size("relative_attention_num_buckets"),
-        max_distance=options.size("relative_attention_max_distance"),
-        start_id=options.token("decoder_start_token_id"),
+        position_buckets=buckets,
+        max_distance=max_distance,
+        start_id=start_id,
         dtype=dtype,
         family=family,
     )
@@ -74,8 +81,8 @@ def _feed_forward(options: Options) -> tuple[Activation, bool]:
         activation = "gelu_tanh"
     else:
         activation = Options({"feed_forward_proj": name}, options.source, {}).activation("feed_forward_proj")
-    overruled = options.get("is_gated_act")
-    return activation, gate == "gated" if overruled is None else bool(overruled)
+    overruled = options.optional_flag("is_gated_act")
+    return activation, gate == "gated" if overruled is None else overruled
 
 
 def t5_json(config: EncoderDecoderConfig) -> dict[str, Any]:

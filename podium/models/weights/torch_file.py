@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from podium.errors import UserError
-from podium.models.weights.config_json import read_json
+from podium.models.weights.files import read_index
 from podium.models.weights.writing import Tensor, write_checkpoint, write_shards
 
 SINGLE_BIN = "pytorch_model.bin"
@@ -105,7 +105,7 @@ def convert_folder(source: Path, target: Path, *, tied_head: bool) -> None:
     if not (source / INDEX_BIN).is_file():
         write_checkpoint(target, _tensors(read_state_dict(source / SINGLE_BIN), always))
         return
-    shards = _listed(source)
+    shards = read_index(source / INDEX_BIN)
     for path in shards:
         if not path.is_file():
             raise UserError(f"{path}: no such file, though {INDEX_BIN} lists it; fetch it again")
@@ -117,19 +117,6 @@ def _read_shard(path: Path, listed: set[str]) -> dict[str, Any]:
     for name in sorted(listed ^ found.keys()):
         where = "is missing" if name in listed else f"is not listed in {INDEX_BIN}"
         raise UserError(f"{path}: tensor {name} {where}; fetch the folder again")
-    return found
-
-
-def _listed(source: Path) -> dict[Path, set[str]]:
-    """Give the names of tensors by file, as the index lists them."""
-    weight_map = read_json(source / INDEX_BIN).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{source / INDEX_BIN}: has no weight_map; fetch the file again")
-    found: dict[Path, set[str]] = {}
-    for name, file in sorted(weight_map.items(), key=lambda item: str(item[1])):
-        if Path(str(file)).name != file:
-            raise UserError(f"{source / INDEX_BIN}: {file!r} is no file of this folder; fetch the folder again")
-        found.setdefault(source / file, set()).add(name)
     return found
 
 
