@@ -20,6 +20,16 @@ from podium.models.weights.reading import read_adapter, read_params, settle_head
 MANIFEST = "podium_model.json"
 HEAD_WEIGHTS = "head.safetensors"
 FORMAT = 1  # of podium_model.json
+_FIELDS: dict[str, Any] = {
+    "format": int,
+    "role": str,
+    "gain": int | float,
+    "bias": int | float,
+    "lora": dict | None,
+    "base": str | None,
+    "base_digest": str | None,
+    "metadata": dict,
+}
 # In metadata: the model_type of which a base model is a part, as of a multimodal model the text model.
 WHOLE = "part_of"
 _COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -69,10 +79,12 @@ def load(
 
 
 def _check_manifest(manifest: dict[str, Any], folder: Path, role: Role) -> None:
-    absent = {"format", "role", "gain", "bias", "lora", "base", "base_digest", "metadata"} - set(manifest)
-    if absent or manifest["format"] != FORMAT:
+    absent = _FIELDS.keys() - manifest.keys()
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(manifest.get(name), kind)]
+    if absent or wrong or manifest["format"] != FORMAT:
+        what = f"{wrong[0]} is {manifest.get(wrong[0])!r}" if wrong else "has another format"
         raise UserError(
-            f"{folder / MANIFEST}: {'lacks ' + min(absent) if absent else 'has another format'}; "
+            f"{folder / MANIFEST}: {'lacks ' + min(absent) if absent else what}; "
             "write the folder again with this version"
         )
     if role == "policy" and manifest["role"] != "policy":

@@ -8,12 +8,17 @@ from podium.errors import UserError
 from podium.models.config import EncoderDecoderConfig, ModelConfig
 from podium.models.lora import LoraSpec, stack_depth
 from podium.models.weights.names import layers_pattern, module_names
+from podium.models.weights.options import Options
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Options of PEFT under which an adapter computes something else than (alpha / r) B A x.
-_MUST_BE_OFF = ("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
+_MUST_BE_OFF = (
+    *("use_rslora", "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out"),
+    *("rank_pattern", "alpha_pattern", "exclude_modules", "target_parameters", "trainable_token_indices"),
+    *("layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config"),
+)
 
 
 def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool) -> dict[str, Any]:
@@ -55,19 +60,26 @@ def parse_adapter_config(raw: Mapping[str, Any], config: ModelConfig, source: Pa
         raise UserError(f"{source}: bias={raw['bias']!r} is not supported; use an adapter with bias none")
     if raw.get("layers_pattern") not in (None, [], layers_pattern(config), [layers_pattern(config)]):
         raise UserError(f"{source}: layers_pattern={raw['layers_pattern']!r} is not supported; remove it")
-    targets = raw.get("target_modules")
-    rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(targets, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise UserError(f"{source}: needs r, lora_alpha and a list target_modules; write all three")
+    options = Options(raw, str(source), {})
+    rank, alpha, targets = options.size("r"), options.number("lora_alpha"), options.words("target_modules")
+    if not targets:
+        raise UserError(f"{source}: target_modules is {targets!r}; write a list of modules")
     ours = {theirs: name for name, theirs in module_names(config).items()}
     unknown = [name for name in targets if name not in ours]
     if unknown:
         raise UserError(f"{source}: target_modules has {unknown[0]}; write modules out of {', '.join(ours)}")
     chosen = raw.get("layers_to_transform")
     layers = stack_depth(config, chosen is not None)
-    if chosen is not None and (not chosen or sorted(chosen) != list(range(layers - len(chosen), layers))):
+    if chosen is not None and not _are_last(chosen, layers):
         raise UserError(
             f"{source}: layers_to_transform={chosen} is not supported for {layers} layers; "
             "use an adapter on all layers or on the last ones"
         )
     return LoraSpec(rank, alpha, tuple(ours[name] for name in targets), len(chosen) if chosen is not None else None)
+
+
+def _are_last(chosen: Any, layers: int) -> bool:
+    """Say whether it is a list of the last of so many layers, in any order."""
+    if not isinstance(chosen, list) or not chosen or any(type(layer) is not int for layer in chosen):
+        return False
+    return sorted(chosen) == list(range(layers - len(chosen), layers))

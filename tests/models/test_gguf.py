@@ -306,7 +306,8 @@ def test_refuses_bad_numbers_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"output_norm\.weight holds NaN"):
         import_weights(write_gguf(tmp_path / "nan.gguf", tensors), tmp_path / "model")
     broken = tmp_path / "broken.gguf"
-    for content in (b"", b"no gguf at all", (tmp_path / "nan.gguf").read_bytes()[:3000]):
+    whole = (tmp_path / "nan.gguf").read_bytes()
+    for content in (b"", b"no gguf at all", whole[:3000], whole.replace(b"llama", b"ll\xffma", 1)):
         broken.write_bytes(content)
         with pytest.raises(UserError, match=r"broken\.gguf: not a readable GGUF file"):
             import_weights(broken, tmp_path / "model")

@@ -71,9 +71,9 @@ class GgufFile:
         self.path = path
         try:
             reader = GGUFReader(path)
+            self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise UserError(f"{path}: not a readable GGUF file ({error}); fetch the file again") from None
-        self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.fields.get("general.architecture"))
         if self.architecture not in _ARCHITECTURES:
