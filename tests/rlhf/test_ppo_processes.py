@@ -31,7 +31,7 @@ def run(folder: Path, processes: int) -> None:
     ]
     try:
         for process in started:
-            output, _ = process.communicate(timeout=180)
+            output, _ = process.communicate(timeout=600)
             assert process.returncode == 0, output.decode(errors="replace")[-4000:]
     finally:
         for process in started:
