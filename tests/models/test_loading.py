@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +204,55 @@ def test_refuses_a_truncated_file(kept: int, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_refuses_a_config_that_is_no_json(tmp_path: Path) -> None:
+def test_refuses_a_header_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    header = b'{"x": ' + b"[" * 100_000
+    (write_folder(tmp_path) / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable safetensors file"):
+        load(tmp_path)
+
+
+def test_names_the_tensor_within_which_a_file_ends(tmp_path: Path) -> None:
+    path = write_folder(tmp_path) / "model.safetensors"
+    whole = path.read_bytes()
+    (size,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + size])
+    begin, end = (8 + size + place for place in header["model.layers.1.mlp.up_proj.weight"]["data_offsets"])
+    for kept in (begin + 1, end - 1):
+        path.write_bytes(whole[:kept])
+        message = rf"it ends within tensor model\.layers\.1\.mlp\.up_proj\.weight: {kept} of {len(whole)} bytes"
+        with pytest.raises(UserError, match=message):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [48, 31]},
+        {"shape": ["48", 32]},
+        {"dtype": "F16"},
+        {"dtype": "Q4"},
+        {"dtype": ["F32"]},
+        {"data_offsets": [0, 10]},
+        {"data_offsets": [5]},
+        {"data_offsets": None},
+    ],
+)
+def test_names_the_tensor_whose_header_is_wrong(change: dict[str, Any], tmp_path: Path) -> None:
+    path = write_folder(tmp_path) / "model.safetensors"
+    whole = path.read_bytes()
+    (size,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + size])
+    header["model.norm.weight"] |= change
+    changed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(changed)) + changed + whole[8 + size :])
+    with pytest.raises(UserError, match=r"model\.safetensors: .* of tensor model\.norm\.weight do not go together"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff{}", b"[" * 100_000])
+def test_refuses_a_config_that_is_no_json(content: bytes, tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
-    (folder / "config.json").write_text('{"model_type": ')
+    (folder / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json: not readable as JSON"):
         load(folder)
 

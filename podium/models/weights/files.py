@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ from podium.models.weights.config_json import read_json
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _DTYPES = ("F32", "F16", "BF16")
+# Of a number of each of the types that safetensors names.
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
 _REFETCH = "fetch the file again"
 
 
@@ -99,7 +109,35 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="np") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); {_REFETCH}") from None
+        reason = _fault(path) or error
+        raise UserError(f"{path}: not a readable safetensors file ({reason}); {_REFETCH}") from None
+
+
+def _fault(path: Path) -> str | None:
+    """Say which tensor of a refused file is at fault, as far as its header can be read: the library does not always."""
+    present = path.stat().st_size
+    with path.open("rb") as raw:
+        try:
+            (size,) = struct.unpack("<Q", raw.read(8))
+            header = json.loads(raw.read(min(size, present)))
+            header.pop("__metadata__", None)
+            ends = []
+            for name, tensor in header.items():
+                if not _is_whole(tensor):
+                    return f"dtype, shape and data_offsets of tensor {name} do not go together"
+                ends.append((8 + size + tensor["data_offsets"][1], name))
+        except (ValueError, AttributeError, RecursionError, struct.error):
+            return None
+    cut = min(((end, name) for end, name in ends if end > present), default=None)
+    return cut and f"it ends within tensor {cut[1]}: {present} of {max(ends)[0]} bytes"
+
+
+def _is_whole(tensor: Any) -> bool:
+    try:
+        begin, end = tensor["data_offsets"]
+        return bool(8 * (end - begin) == math.prod(tensor["shape"]) * _BITS[tensor["dtype"]])
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
