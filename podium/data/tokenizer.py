@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -197,6 +198,8 @@ def _load_hf(name: str, revision: str | None) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
+    # It warns of token ids in config.json that are nobody's, as the pad_token_id of -1 of published Llamas.
+    logging.getLogger("transformers.configuration_utils").setLevel(logging.ERROR)
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     # The tokenizers library raises bare Exception for a damaged file.

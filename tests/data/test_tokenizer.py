@@ -1,6 +1,7 @@
 """The tokenizer writes what the model's own chat template writes, and its padding is never an end."""
 
 import json
+import logging
 
 import pytest
 from hypothesis import example, given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from podium.data.tokenizer import load_tokenizer
 from podium.errors import UserError
 from support import chat_tokenizers as chat
-from support.folders import write_t5_tokenizer
+from support.folders import write_folder, write_t5_tokenizer
 
 QUESTION = [{"role": "user", "content": "Where is the answer?"}]
 LONG = [
@@ -210,6 +211,19 @@ def test_no_such_folder(name):
     with pytest.raises(UserError) as error:
         load_tokenizer(name)
     assert str(error.value).startswith(f"{name}: no such model folder; write the path of a folder")
+
+
+def test_an_id_in_the_config_that_is_nobodys_is_no_warning(tmp_path):
+    """Published Llamas have a pad_token_id of -1."""
+    heard = []
+    handler = logging.Handler()
+    handler.emit = heard.append
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        load_tokenizer(write_folder(tmp_path, pad_token_id=-1))
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert not [record.getMessage() for record in heard]
 
 
 def test_a_file_is_no_model_folder(tmp_path):
