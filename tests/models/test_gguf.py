@@ -279,6 +279,7 @@ def test_sentencepiece_merges_by_score_and_begins_with_bos() -> None:
         ({"rope__scaling__type": "longrope", "rope__scaling__factor": 2.0}, "'longrope' is not supported"),
         ({"block_count": None}, r"field llama\.block_count is missing"),
         ({"block_count": 0}, r"field llama\.block_count is 0"),
+        ({"block_count": 10**9}, "1000000000 layers, above 10000"),
         ({"attention__head_count": 0}, r"field llama\.attention\.head_count is 0"),
         ({"attention__head_count_kv": 3}, "3 key/value heads"),
         ({"attention__key_length": 7}, "4 heads of 7"),

@@ -142,6 +142,7 @@ def test_takes_a_tied_head_that_was_saved_twice_only_if_it_is_the_same(tmp_path:
         ({"num_local_experts": 8}, "num_local_experts=8"),
         ({"auto_map": {"AutoModel": "code.py"}}, "auto_map"),
         ({"hidden_size": None}, "hidden_size is None"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 is not supported; write 10000 at most"),
         ({"hidden_size": 10**320}, "hidden_size is 1000"),
         ({"num_key_value_heads": 3}, "3 key/value heads"),
         ({"hidden_size": 3}, "head_dim 0"),

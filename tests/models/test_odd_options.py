@@ -22,7 +22,7 @@ ROPE = [
     {"sliding_attention": []},
 ]
 LAYERS = [["full_attention"] * 2, ["sliding_attention", "full_attention"], [None, None], "full_attention"]
-NUMBERS = [-1, 0, 1, 3, 10**320, -0.5, 1.5, 1e30, math.nan, math.inf]
+NUMBERS = [-1, 0, 1, 3, 10**9, 10**320, -0.5, 1.5, 1e30, math.nan, math.inf]
 ODD: list[Any] = [None, "", "abc", "1", True, False, [], {}, [1, 2], [None], {"a": 1}, *NUMBERS, *ROPE, *LAYERS]
 
 

@@ -366,6 +366,7 @@ def test_names_what_is_wrong_with_metas_folder(meta: Callable, tmp_path: Path, t
     for params, message in [
         ({"use_scaled_rope": True}, "use_scaled_rope=True is not supported"),
         ({"moe": {"num_experts": 8}}, "moe={'num_experts': 8} is not supported"),
+        ({"n_layers": 10**9}, "n_layers=1000000000 is not supported"),
         ({"norm_eps": "1e-5"}, "norm_eps is '1e-5'"),
         ({"n_heads": 5}, "n_heads=5 is not supported"),
         ({"max_seq_len": 1.5}, "max_seq_len is 1.5"),

@@ -18,7 +18,10 @@ def run(folder: Path, processes: int) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
+        "JAX_NUM_CPU_DEVICES": str(2 // processes),
+    }
     program = [sys.executable, TESTS / "support" / "ppo_process.py"]
     started = [
         subprocess.Popen(

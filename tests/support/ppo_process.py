@@ -1,28 +1,21 @@
-"""One process of a PPO run of several: `ppo_process.py INDEX PROCESSES PORT FOLDER`; two devices in all."""
+"""One process of a PPO run of several: `ppo_process.py INDEX PROCESSES PORT FOLDER`, with its devices set outside."""
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-INDEX, PROCESSES, PORT = map(int, sys.argv[1:4])
-os.environ["JAX_NUM_CPU_DEVICES"] = str(2 // PROCESSES)
+import jax
 
-import jax  # noqa: E402 - JAX counts its devices when it starts
-
-if PROCESSES > 1:
-    jax.distributed.initialize(f"localhost:{PORT}", PROCESSES, INDEX)
-
-from podium.config import CriticConfig, PpoConfig  # noqa: E402 - nothing may run before all processes have met
-from podium.models import Model  # noqa: E402
-from podium.models.family import init_params  # noqa: E402
-from podium.models.heads import init_head  # noqa: E402
-from podium.parallel.mesh import make_mesh  # noqa: E402
-from podium.rlhf.ppo import reward_scores  # noqa: E402
-from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec  # noqa: E402
-from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
-from support import tiny  # noqa: E402
+from podium.config import CriticConfig, PpoConfig
+from podium.models import Model
+from podium.models.family import init_params
+from podium.models.heads import init_head
+from podium.parallel.mesh import make_mesh
+from podium.rlhf.ppo import reward_scores
+from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec
+from podium.rlhf.prompt_batches import PromptBatches
+from support import tiny
 
 # Of one layer: compiling takes most of the time.
 CONFIGS = {
@@ -55,8 +48,12 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
 
 
 if __name__ == "__main__":
+    index, processes, port = map(int, sys.argv[1:4])
+    if processes > 1:
+        # JAX allows it only before it first computes: so importing the above computes nothing.
+        jax.distributed.initialize(f"localhost:{port}", processes, index)
     where = Path(sys.argv[4])
     train("encoder-decoder", where / "rows", data=2, fsdp=1)
     train("decoder", where / "shards", data=1, fsdp=2)
-    if PROCESSES > 1:
+    if processes > 1:
         jax.distributed.shutdown()

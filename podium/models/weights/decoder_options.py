@@ -30,7 +30,7 @@ def decoder_config(options: Options, rope: Rope, **fields: Any) -> TransformerCo
     config = TransformerConfig(
         vocab_size=options.size("vocab_size"),
         embed=embed,
-        layers=options.size("num_hidden_layers"),
+        layers=options.layers("num_hidden_layers"),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -47,7 +47,7 @@ def decoder_config(options: Options, rope: Rope, **fields: Any) -> TransformerCo
 
 def sliding_fields(options: Options, window: int | None, slides: Callable[[int], bool]) -> dict[str, Any]:
     """Read `layer_types`, or let `slides` say it of each layer; without a window no layer may be a sliding one."""
-    layers = options.size("num_hidden_layers")
+    layers = options.layers("num_hidden_layers")
     types = options.words("layer_types")
     if types is None:
         types = [_SLIDING if window is not None and slides(layer) else _FULL for layer in range(layers)]

@@ -15,6 +15,7 @@ from podium.errors import UserError
 from podium.models.config import RopeScaling, TransformerConfig
 from podium.models.rope import inverse_frequencies
 from podium.models.weights.layout import file_shapes, leaves
+from podium.models.weights.options import MAX_LAYERS
 from podium.models.weights.rotary_rows import halves_from_pairs
 from podium.models.weights.writing import Tensor
 
@@ -93,6 +94,12 @@ class GgufFile:
             raise UserError(f"{self.path}: field {self.architecture}.{key} is {value!r}; fetch the file again")
         return value
 
+    def _layers(self) -> int:
+        layers = self._size("block_count")
+        if layers > MAX_LAYERS:
+            raise UserError(f"{self.path}: {layers} layers, above {MAX_LAYERS}; fetch the file again")
+        return layers
+
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._field(key, default)
         if type(value) is not float or not 0.0 < value < math.inf:
@@ -119,7 +126,7 @@ class GgufFile:
         return TransformerConfig(
             vocab_size=int(self.tensors["token_embd.weight"].shape[1]),
             embed=embed,
-            layers=self._size("block_count"),
+            layers=self._layers(),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
@@ -138,7 +145,7 @@ class GgufFile:
 
     def _gemma3(self, heads: int, embed: int) -> dict[str, Any]:
         """Give what all Gemma 3 share and the file does not state, and which layers see a window alone."""
-        layers, window = self._size("block_count"), self._size("attention.sliding_window")
+        layers, window = self._layers(), self._size("attention.sliding_window")
         pattern = self._field("attention.sliding_window_pattern", 6)
         slides = [(layer + 1) % pattern != 0 for layer in range(layers)] if isinstance(pattern, int) else pattern
         # The 27B alone scales by the width per head, which is not the heads' own; its 62 layers tell it.

@@ -48,7 +48,7 @@ class MetaFolder:
     def __init__(self, folder: Path):
         self.source = folder / PARAMS
         options = Options(read_json(self.source), str(self.source), _DEFAULTS)
-        self.embed, self.layers, self.heads = (options.size(name) for name in ("dim", "n_layers", "n_heads"))
+        self.embed, self.layers, self.heads = options.size("dim"), options.layers("n_layers"), options.size("n_heads")
         self.kv_heads = options.optional_size("n_kv_heads") or self.heads
         if self.heads % self.kv_heads or self.embed % (2 * self.heads):
             options.refuse("n_heads", "write a multiple of n_kv_heads, of which dim is an even multiple")

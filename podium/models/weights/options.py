@@ -69,6 +69,8 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",
 }
 
+MAX_LAYERS = 10_000
+
 
 class Options:
     """The content of a config.json, and what transformers assumes for keys that it leaves out.
@@ -95,6 +97,13 @@ class Options:
         value = self._value(key)
         if type(value) is not int or not 1 <= value < 2**31:
             raise UserError(f"{self.source}: {key} is {value!r}; write a positive whole number")
+        return value
+
+    def layers(self, key: str) -> int:
+        """A number of layers: each is named on its own, so that an absurd number would fill the memory."""
+        value = self.size(key)
+        if value > MAX_LAYERS:
+            self.refuse(key, f"write {MAX_LAYERS} at most")
         return value
 
     def optional_size(self, key: str) -> int | None:

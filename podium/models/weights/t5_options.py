@@ -31,7 +31,7 @@ def parse_t5(options: Options, dtype: str, family: str = "t5") -> EncoderDecoder
     # Two of dropout and initialisation; n_positions is the length it was trained on, which binds nothing here.
     options.passes("dropout_rate", "classifier_dropout", "initializer_factor", "n_positions")
     activation, gated = _feed_forward(options)
-    heads, embed, layers = options.size("num_heads"), options.size("d_model"), options.size("num_layers")
+    heads, embed, layers = options.size("num_heads"), options.size("d_model"), options.layers("num_layers")
     vocab_size, start_id = options.size("vocab_size"), options.index("decoder_start_token_id")
     if start_id >= vocab_size:
         options.refuse("decoder_start_token_id", f"write the id of a token, below the vocab_size of {vocab_size}")
@@ -43,7 +43,7 @@ def parse_t5(options: Options, dtype: str, family: str = "t5") -> EncoderDecoder
         vocab_size=vocab_size,
         embed=embed,
         encoder_layers=layers,
-        decoder_layers=options.optional_size("num_decoder_layers") or layers,
+        decoder_layers=layers if options.get("num_decoder_layers") is None else options.layers("num_decoder_layers"),
         heads=heads,
         kv_heads=heads,
         head_dim=options.size("d_kv"),
