@@ -1,4 +1,17 @@
-"""What a user's mistake raises; the command line prints it and exits with 2."""
+"""What a user's mistake raises, and the exit codes of every command."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended. One that a signal ended leaves with 128 + its number."""
+
+    DONE = 0
+    FAULT = 1
+    USER = 2
+    GATES_FAILED = 3
+    # EX_TEMPFAIL of sysexits.h: whoever started it starts it again, and it goes on.
+    STOPPED = 75
 
 
 class UserError(Exception):
