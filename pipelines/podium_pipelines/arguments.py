@@ -1,6 +1,7 @@
 """What the commands share: their arguments, and how they read a config and import what is heavy."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from podium.errors import UserError
+from podium.errors import UserError, explained, install, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
 
-_EXTRAS = {"kfp": "kfp", "kubernetes": "kfp", "google": "vertex"}
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the whole run.")]
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", parser=path_argument("CONFIG", "a file"), help="YAML file of the whole run."),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's, such as ppo.max_steps=20."),
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as ppo.max_steps=20."),
 ]
 
 
@@ -53,6 +55,18 @@ def target_name(settings: "PodiumConfig", target: Target | None) -> str:
     return name
 
 
+def require_stages() -> None:
+    """Refuse to start stages as processes of an environment that cannot run them.
+
+    Raises:
+        UserError: The extra train is not installed.
+    """
+    if importlib.util.find_spec("jax") is None:
+        raise UserError(
+            f"podium run needs jax, which is not installed; write: {install('train', 'kfp')}, or --runner docker"
+        )
+
+
 def require(module: str) -> ModuleType:
     """Import one of our modules that needs an optional dependency.
 
@@ -61,8 +75,8 @@ def require(module: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
+    except ImportError as error:
+        meant = explained(error)
+        if meant is None:
             raise
-        raise UserError(f"{error.name} is not installed; write: pip install 'podium[{extra}]'") from error
+        raise meant from error

@@ -3,7 +3,9 @@
 Nothing here imports kfp or the config when it is registered: `podium --help` must stay fast.
 """
 
+import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -13,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from podium.errors import UserError
+from podium.errors import UserError, file_error, path_argument
 from podium_pipelines import remote_cli
-from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, target_name
+from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, require_stages, target_name
 
 
 class Runner(StrEnum):
@@ -36,7 +38,12 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; the same folder continues it. [default: runs/FOLDER-CONFIG]")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=path_argument("--out", "a folder"),
+            help="Folder of the run; the same folder continues it. [default: runs/FOLDER-CONFIG]",
+        ),
     ] = None,
     runner: Annotated[
         Runner, typer.Option(help="process: in this environment; docker: each stage in its container.")
@@ -60,6 +67,8 @@ def run_here(
 
     console = Console(file=sys.stdout)
     settings = read_config(config, overrides)
+    if runner is Runner.process and program is None:
+        require_stages()
     console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)
     console.file.flush()
     local_run = require("podium_pipelines.run")
@@ -81,9 +90,18 @@ def compile_(
     config: ConfigFile,
     overrides: Overrides = None,
     target: Annotated[Target | None, typer.Option(help="Where it is to run. [default: platform.target]")] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=path_argument("--output", "a file"),
+            help="File to write; without it, standard output.",
+        ),
+    ] = None,
 ) -> None:
     """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
+    from podium.config import stages_of
+
     settings = read_config(config, overrides or ())
     goal = target_name(settings, target)
     compiler = require("podium_pipelines.compiler")
@@ -93,10 +111,35 @@ def compile_(
     if output is None:
         typer.echo(text, nl=False)
         return
+    _write(output, text)
+    typer.echo(f"Wrote {output}: the pipeline for {goal} ({', '.join(stages_of(settings))})")
+
+
+def _write(output: Path, text: str) -> None:
+    """Write a file as a whole; what is no plain file (a pipe, a terminal) is written to as it is.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    from podium.storage.files import write_text
+
     try:
-        output.write_text(text, encoding="utf-8")
+        if _is_special(output):
+            output.write_text(text, encoding="utf-8")
+        else:
+            # Behind a link: the link itself stays.
+            write_text(Path(os.path.realpath(output)), text)
     except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
+        name = f"--output {output}"
+        raise file_error(error, name) or UserError(f"{name} cannot be written: {error.strerror}") from error
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether there is something other than a plain file; raise OSError where that cannot be seen."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def default_out(config: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from podium.errors import path_argument
 from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, target_name
 
 if TYPE_CHECKING:
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="What podium submit printed: an id, or projects/.../ID.")]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Config whose platform section says where the service is.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        parser=path_argument("--config", "a file"),
+        help="Config whose platform section says where the service is.",
+    ),
 ]
 
 

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podium.config import STAGES
-from podium.errors import UserError
+from podium.errors import UserError, file_error
 from podium.storage import locks
 
 LOCK = ".podium.lock"
 CONFIG = "config.yaml"
 PIPELINE = "pipeline.yaml"
 KFP_LOG = "kfp.log"
-_OURS = (CONFIG, PIPELINE, *STAGES)
 
 
 @contextmanager
@@ -36,12 +34,15 @@ def locked(out: Path, *, patience_s: float = 5.0) -> Iterator[int]:
 
 
 def _claim(out: Path) -> None:
-    """Create the folder, or refuse one whose files are not ours to replace."""
+    """Create the folder, or refuse one that holds anything but a run."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        foreign = [name for name in _OURS if (out / name).exists()]
-        if foreign and not (out / LOCK).exists():
-            raise UserError(f"--out {out} holds a {foreign[0]!r} that no run wrote; name a new or an empty folder")
+        if not (out / LOCK).exists():
+            foreign = min((entry.name for entry in out.iterdir()), default=None)
+            if foreign is not None:
+                raise UserError(f"--out {out} holds {foreign!r}, which no run wrote; name a new or an empty folder")
         (out / LOCK).touch()
     except OSError as error:
+        if meant := file_error(error, f"--out {out}"):
+            raise meant from error
         raise UserError(f"--out {out} cannot be used: {error.strerror}; name a folder that can be written") from error

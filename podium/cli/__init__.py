@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
 
 from podium.cli import config, stage, weights
-from podium.errors import UserError
+from podium.errors import ExitCode, UserError, explained
 from podium.version import __version__
 
 EPILOG = "Start with:  podium validate rlhf.yaml  then  podium run rlhf.yaml"
@@ -38,7 +39,6 @@ def build_app() -> typer.Typer:
     """
     app = typer.Typer(
         name="podium",
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -56,20 +56,19 @@ def build_app() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command line: 0, 2 for a user's mistake, 130 after Ctrl-C; faults of ours keep their stack trace."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that is not UTF-8, or a terminal that is not, is no reason to end.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         build_app()(prog_name="podium")
-    except UserError as error:
-        _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from podium.storage.failures import is_full_disk
-
-        if not is_full_disk(error):
+        meant = explained(error)
+        if meant is None:
             raise
-        where = getattr(error, "filename", None) or "this machine"
-        _fail(UserError(f"{where}: no space left on the disk; free some and start the same command again"))
-    sys.exit(0)
+        _fail(meant)
+    sys.exit(ExitCode.DONE)
 
 
 def _fail(error: UserError) -> NoReturn:
@@ -77,4 +76,4 @@ def _fail(error: UserError) -> NoReturn:
     sys.stdout.flush()
     for line in str(error).splitlines():
         print(f"podium: error: {line}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(ExitCode.USER)

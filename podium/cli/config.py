@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from podium.errors import exists, path_argument
+
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
 
@@ -17,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML or JSON file of the whole run.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG", parser=path_argument("CONFIG", "a file"), help="YAML or JSON file of the whole run."
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as ppo.max_steps=20."),
@@ -60,6 +67,6 @@ def _absent(settings: "PodiumConfig") -> list[str]:
     data = settings.data
     lines = [] if data.preferences else ["data.preferences names no file; podium run needs one"]
     for source in data.files:
-        if "://" not in source.path and "*" not in source.path and not Path(source.path).exists():
+        if "://" not in source.path and "*" not in source.path and not exists(source.path):
             lines.append(f"{source.path} is not on this machine")
     return lines

@@ -4,13 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from podium.cli.config import notes
-from podium.errors import UserError
+from podium.errors import UserError, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
@@ -134,7 +133,7 @@ def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[
     if config.lstrip().startswith("{"):
         settings = load_config_text(config, source="--config", overrides=overrides, notices=notices)
     else:
-        settings = load_config(Path(config), overrides, notices)
+        settings = load_config(path_argument("--config", "a file")(config), overrides, notices)
     notes(notices)
     spec = SPECS[stage]
     io = StageIO(

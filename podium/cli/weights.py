@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from podium.errors import path_argument
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
@@ -23,7 +25,14 @@ def import_weights(
             "pytorch_model.bin, or Meta's with params.json.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for config, safetensors and tokenizer.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            parser=path_argument("FOLDER", "a new folder"),
+            help="New folder for config, safetensors and tokenizer.",
+        ),
+    ],
 ) -> None:
     """Turn weights in another form into a Hugging Face folder that model.name_or_path can name.
 

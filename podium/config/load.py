@@ -14,7 +14,7 @@ from podium.config.document import Document, Keys, Place, describe, dotted, pars
 from podium.config.explain import explain
 from podium.config.managed import apply_managed, is_managed
 from podium.config.root import PodiumConfig
-from podium.errors import UserError
+from podium.errors import UserError, exists, expanded, file_error
 
 # Where models are named.
 _MODELS: tuple[Keys, ...] = (("model",), ("reward", "model"))
@@ -82,7 +82,7 @@ def _read(file: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        raise file_error(error) or UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _override(document: Document, text: str) -> list[str]:
@@ -155,24 +155,37 @@ def _resolve_model(document: Document, keys: Keys) -> None:
         model = model.get(key) if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
         name = model["name_or_path"]
-        resolved = absolute(name, document.place((*keys, "name_or_path")).folder)
-        if name.startswith((".", "/", "~")) or (name and "://" not in name and Path(resolved).exists()):
+        resolved = _absolute(document, (*keys, "name_or_path"), name)
+        if name.startswith((".", "/", "~")) or (name and "://" not in name and exists(resolved)):
             model["name_or_path"] = resolved
 
 
 def _absolute_sources(document: Document, keys: Keys, value: Any) -> Any:
     """Return a path, a mapping with a path, or a list of them, with the paths absolute."""
     if isinstance(value, str):
-        return absolute(value, document.place(keys).folder)
+        return _absolute(document, keys, value)
     if isinstance(value, list):
         return [_absolute_sources(document, (*keys, index), item) for index, item in enumerate(value)]
     if isinstance(value, dict) and isinstance(value.get("path"), str):
-        return {**value, "path": absolute(value["path"], document.place((*keys, "path")).folder)}
+        return {**value, "path": _absolute(document, (*keys, "path"), value["path"])}
     return value
 
 
+def _absolute(document: Document, keys: Keys, path: str) -> str:
+    """Return a local path as absolute; an error says where the path was written."""
+    place = document.place(keys)
+    try:
+        return absolute(path, place.folder)
+    except UserError as error:
+        raise UserError(f"{place.where}: {dotted(keys)}: {error}") from error
+
+
 def absolute(path: str, folder: Path) -> str:
-    """Return a local path as absolute, seen from `folder`; a URI, or nothing, stays as it is."""
+    """Return a local path as absolute, seen from `folder`; a URI, or nothing, stays as it is.
+
+    Raises:
+        UserError: It starts with ~ and there is no such home folder.
+    """
     if "://" in path or not path:
         return path
-    return os.path.normpath(folder / Path(path).expanduser())
+    return os.path.normpath(folder / expanded(path))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from podium.errors import UserError
+from podium.errors import UserError, expanded, install
 from podium.models.weights.digests import READ, SUMS, verify
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -30,7 +30,7 @@ def find_folder(name: str, revision: str | None, *, weights: bool = True) -> Pat
 def _find(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     if "://" in name:
         return _copy(name, patterns)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path
     if path.is_file():
@@ -79,7 +79,9 @@ def _copy(uri: str, patterns: tuple[str, ...]) -> Path:
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     files.get_file(f"{root}/{name}", str(temporary / name))
         return target
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise UserError(f"{uri}: {error}; write: {install('cloud')}") from None
+    except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{uri}: cannot be fetched ({reason}); write the path or URI of a model folder") from None
 
@@ -90,4 +92,4 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("PODIUM_CACHE") or Path.home() / ".cache" / "podium") / "models"
+    return Path(os.environ.get("PODIUM_CACHE") or expanded("~") / ".cache" / "podium") / "models"

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podium.errors import UserError
+from podium.errors import UserError, exists, expanded
 from podium.models.config import TransformerConfig
 from podium.models.weights.config_json import config_json, parse_config, read_json
 from podium.models.weights.digests import READ, verify, verify_file
@@ -126,8 +126,8 @@ def _write(
 
 def _resolve(source: str) -> Path:
     """Give the GGUF file or the folder that `source` means."""
-    path = _in_package(source) if source.startswith(_PACKAGE) else Path(source).expanduser()
-    if not path.exists():
+    path = _in_package(source) if source.startswith(_PACKAGE) else expanded(source)
+    if not exists(path):
         raise UserError(f"{source}: no such file or folder; write a .gguf file, a model folder or package:NAME/FILE")
     # One file of a model's folder stands for it; alone it says too little: no sizes, no tokenizer.
     beside = [name for name, files in _PARTS.items() if (path.parent / name).is_file() and fnmatch(path.name, files)]

@@ -1,41 +1,24 @@
-"""Recognise failures that are a machine's or user's, whatever library reports them."""
+"""What the user reads where an output cannot be written."""
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
-from podium.errors import UserError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-# Safetensors and TensorStore wrap the operating system's error and keep only its text.
-_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", *(f"os_error_code='{number}'" for number in _FULL))
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came from, newest first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
+from podium.errors import FULL, UserError, why_full
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Tell whether an error says that a disk or quota is full."""
-    return any(
-        (isinstance(item, OSError) and item.errno in _FULL) or any(text in str(item) for text in _FULL_TEXTS)
-        for item in chain(error)
-    )
+    """Tell whether an error says that nothing more can be written: a full disk, a quota, a limit on a file's size."""
+    return why_full(error) is not None
 
 
-def full_disk(where: object) -> UserError:
-    """Return what the user reads about a full disk."""
-    return UserError(f"{where}: no space left on the disk; free some, or name an output on another one")
+def full_disk(where: object, error: BaseException | None = None) -> UserError:
+    """Return what the user reads where nothing more can be written, with the reason that `error` gives."""
+    reason = why_full(error) if error is not None else None
+    return UserError(f"{where}: {reason or FULL[errno.ENOSPC]}, or name an output on another one")
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """Return what the user reads about an output that cannot be written."""
     if is_full_disk(error):
-        return full_disk(path)
+        return full_disk(path, error)
     return UserError(f"{path}: cannot be written: {error.strerror or error}; name an output that can")

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from podium.errors import UserError
-from podium.storage.failures import is_full_disk
+from podium.errors import UserError, expanded, install, why_full
 
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
 
@@ -21,8 +20,12 @@ def is_remote(place: str | os.PathLike[str]) -> bool:
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
-    """Return a local place as an absolute path; file:// is taken off."""
-    return Path(os.fspath(place).removeprefix("file://")).expanduser().absolute()
+    """Return a local place as an absolute path; file:// is taken off.
+
+    Raises:
+        UserError: It starts with ~ and there is no such home folder.
+    """
+    return expanded(os.fspath(place).removeprefix("file://")).absolute()
 
 
 def scratch(prefix: str) -> Path:
@@ -121,7 +124,7 @@ def _open(uri: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
         package = _EXTRAS.get(scheme, scheme)
-        raise UserError(f"{uri}: needs {package}; write: pip install 'podium[cloud]'") from error
+        raise UserError(f"{uri}: needs {package}; write: {install('cloud')}") from error
     except ValueError as error:
         raise UserError(f"{uri}: {scheme}:// is not known; write a path, gs://... or s3://...") from error
     return system, path.rstrip("/")
@@ -129,8 +132,8 @@ def _open(uri: str) -> tuple[Any, str]:
 
 def _failed(kind: str, name: str, uri: str, error: Exception) -> Exception:
     """Return the user's error for whatever a storage client raised: each has exceptions of its own."""
-    if is_full_disk(error):
-        return UserError(f"{kind} {name}: no space left on this machine for {uri}; free some")
+    if reason := why_full(error):
+        return UserError(f"{kind} {name}: {uri}: here, {reason}")
     if isinstance(error, FileNotFoundError):
         return UserError(f"{kind} {name}: there is nothing at {uri}; check the name")
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

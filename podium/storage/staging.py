@@ -1,13 +1,12 @@
 """Write a folder so that it is either complete or not there."""
 
-import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podium.errors import UserError
+from podium.errors import UserError, file_error
 
 
 @contextmanager
@@ -15,7 +14,8 @@ def staged(folder: Path, *, last: str | None = None, replaces: Iterable[str] = (
     """Yield a temporary sibling folder; when the block ends without an error its files are at `folder`.
 
     A folder that exists keeps its other files, except those that match the glob patterns of `replaces`; the file
-    `last`, which marks a complete folder, is taken away first and put in place last. Raises UserError on a full disk.
+    `last`, which marks a complete folder, is taken away first and put in place last. Raises UserError
+    on a full disk, and where the folder, or what the block reads, cannot be used.
     """
     folder = folder.absolute()
     temporary = folder.parent / f".{folder.name}.partial-{os.getpid()}"
@@ -24,10 +24,14 @@ def staged(folder: Path, *, last: str | None = None, replaces: Iterable[str] = (
         temporary.mkdir(parents=True)
         yield temporary
         _move(temporary, folder, last, tuple(replaces))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
-            raise
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); free space or write another path") from None
+    except UserError:
+        raise
+    except Exception as error:
+        # Not OSError alone: safetensors words the operating system's errors in a type of its own.
+        place = getattr(error, "filename", None) or temporary
+        if meant := file_error(error, str(folder) if str(place).startswith(str(temporary)) else None):
+            raise meant from None
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

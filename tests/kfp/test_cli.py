@@ -1,5 +1,6 @@
 """The verbs of this package on the `podium` command."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_no_module_here_loads_a_numerical_library() -> None:
 def test_compile_writes_a_file(app: typer.Typer, runs: Runs, tmp_path: Path) -> None:
     output = tmp_path / "pipeline.yaml"
     result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", str(output)])
-    assert (result.exit_code, result.stdout) == (0, "")
+    wrote = f"Wrote {output}: the pipeline for vertex (prepare, reward, sample, ppo, evaluate, export)\n"
+    assert (result.exit_code, result.stdout) == (0, wrote)
+    assert os.listdir(tmp_path) == ["pipeline.yaml"]
     assert yaml.safe_load(output.read_text())["pipelineInfo"]["name"] == "rlhf"
     assert f"Note: {tmp_path}/prompts.jsonl is on this machine only; vertex needs it in a bucket" in result.stderr
 
