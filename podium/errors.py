@@ -205,16 +205,16 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def path_argument(name: str, kind: str) -> Callable[[str], Path]:
+def path_argument(name: str, kind: str) -> Callable[[str | os.PathLike[str]], Path]:
     """Return a reader of the command-line argument `name`, the path of `kind` ("a folder"), in which ~ may stand.
 
     Raises, when called:
         UserError: The argument is empty (a variable of the shell that is not set), or its home folder is unknown.
     """
 
-    def path(text: str) -> Path:
-        if not text.strip():
+    def path(given: str | os.PathLike[str]) -> Path:
+        if not os.fspath(given).strip():
             raise UserError(f"{name} is empty; name {kind}")
-        return expanded(text)
+        return expanded(given)
 
     return path

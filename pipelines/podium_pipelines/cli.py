@@ -99,7 +99,7 @@ def compile_(
         ),
     ] = None,
 ) -> None:
-    """Compile the pipeline to the YAML that Kubeflow or Vertex AI runs."""
+    """Compile the pipeline to YAML for Kubeflow or Vertex AI."""
     from podium.config import stages_of
 
     settings = read_config(config, overrides or ())
@@ -111,12 +111,12 @@ def compile_(
     if output is None:
         typer.echo(text, nl=False)
         return
-    _write(output, text)
-    typer.echo(f"Wrote {output}: the pipeline for {goal} ({', '.join(stages_of(settings))})")
+    if _write(output, text):
+        typer.echo(f"Wrote {output}: the pipeline for {goal} ({', '.join(stages_of(settings))})")
 
 
-def _write(output: Path, text: str) -> None:
-    """Write a file as a whole; what is no plain file (a pipe, a terminal) is written to as it is.
+def _write(output: Path, text: str) -> bool:
+    """Write a file as a whole, or what is no plain file (a pipe, a terminal) as it comes; return whether it is a file.
 
     Raises:
         UserError: It cannot be written.
@@ -126,9 +126,10 @@ def _write(output: Path, text: str) -> None:
     try:
         if _is_special(output):
             output.write_text(text, encoding="utf-8")
-        else:
-            # Behind a link: the link itself stays.
-            write_text(Path(os.path.realpath(output)), text)
+            return False
+        # Behind a link: the link itself stays.
+        write_text(Path(os.path.realpath(output)), text)
+        return True
     except OSError as error:
         name = f"--output {output}"
         raise file_error(error, name) or UserError(f"{name} cannot be written: {error.strerror}") from error

@@ -7,11 +7,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from podium.cli import config, stage, weights
+from podium.cli import config, doctor, stage, weights
 from podium.errors import ExitCode, UserError, explained
 from podium.version import __version__
 
-EPILOG = "Start with:  podium validate rlhf.yaml  then  podium run rlhf.yaml"
+EPILOG = "Start with:  podium init rlhf.yaml  then  podium validate rlhf.yaml  and  podium run rlhf.yaml"
 
 
 def _show_version(wanted: bool) -> None:
@@ -27,8 +27,11 @@ def _root(
 ) -> None:
     """Align a language model with human preferences: reward model, PPO, evaluation.
 
-    A run is one YAML file. podium validate checks it, podium run runs all of it here, podium compile turns it into
-    a Kubeflow or Vertex AI pipeline. Each stage is a command of its own too.
+    A run is one YAML file. podium init writes one to start from, podium validate checks it, podium run runs all of it
+    here, podium compile turns it into a Kubeflow or Vertex AI pipeline. Each stage is a command of its own too.
+
+    Exit status: 0 done, 1 a fault of ours, 2 something to mend, 3 gates failed, 75 stopped (start it again), 128 + n
+    ended by signal n.
     """
 
 
@@ -51,6 +54,7 @@ def build_app() -> typer.Typer:
     config.register(app)
     stage.register(app)
     weights.register(app)
+    doctor.register(app)
     return app
 
 

@@ -1,12 +1,13 @@
-"""The verbs about the configuration itself: validate and schema."""
+"""The verbs about the configuration itself: init, validate and schema."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from podium.errors import exists, path_argument
+from podium.errors import UserError, exists, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
+    app.command(epilog="Example:  podium init mydata/rlhf.yaml")(init)
     app.command(epilog="Example:  podium validate rlhf.yaml ppo.kl_coef=0.1")(validate)
     app.command(epilog="Example:  podium schema > podium.schema.json")(schema)
 
@@ -31,8 +33,9 @@ def validate(
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved config: every default written out.")] = False,
 ) -> None:
-    """Check a config: unknown keys, types, limits, values that exclude each other, data files that are not here.
+    """Check a config: keys, types, limits, files.
 
+    Unknown keys, wrong types, values that exclude each other and data files that are not here are found.
     Each mistake is one line with file, line, key and what to write instead; the exit code is then 2.
     Names of TRL and parameter files of Google's managed RLHF pipeline are understood, and said in a note.
     """
@@ -49,8 +52,33 @@ def validate(
         typer.echo(f"{config}: valid")
 
 
+def init(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", parser=path_argument("FILE", "a new file"), help="New YAML file to write."),
+    ] = Path("rlhf.yaml"),
+) -> None:
+    """Write a commented config to start from.
+
+    Every key is in it, with its meaning and default. Three paths are yours to set: the model, the preferences and the
+    prompts. A file that is there is never overwritten.
+    """
+    from podium.config.template import commented_config
+    from podium.storage.files import write_text
+
+    text = commented_config()
+    try:
+        with file.open("x", encoding="utf-8"):
+            write_text(file, text)
+    except FileExistsError as error:
+        raise UserError(f"{file}: is there already; name a new file") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: its folder is not there; make it, or name another file") from error
+    typer.echo(f"Wrote {file}: set its three paths, then  podium validate {shlex.quote(str(file))}")
+
+
 def schema() -> None:
-    """Print the JSON Schema of a config, for editors and other programs."""
+    """Print the JSON Schema of a config, for editors."""
     from podium.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))

@@ -20,12 +20,12 @@ SPARE_OUTPUTS = frozenset({"metrics", "demonstrations"})
 # What each stage does, and an example of its artifacts.
 STAGES = {
     "prepare": (
-        "Read, check and split files of preferences, prompts and demonstrations.",
+        "Read, check and split the data files. They hold preferences, prompts and demonstrations.",
         "--output preferences=out/preferences --output prompts=out/prompts "
         "--output demonstrations=out/demonstrations --output data_report=out/data_report",
     ),
     "sft": (
-        "Fine-tune the model on demonstrations; the later stages can start from what it writes.",
+        "Fine-tune the model on demonstrations. The later stages can start from what it writes.",
         "--input demonstrations=out/demonstrations --output model=out/sft",
     ),
     "reward": (
@@ -33,7 +33,7 @@ STAGES = {
         "--input preferences=out/preferences --output reward_model=out/reward_model",
     ),
     "sample": (
-        "Answer prompts with the starting policy: the baseline of the evaluation.",
+        "Answer prompts with the starting policy. The answers are the baseline of the evaluation.",
         "--input prompts=out/prompts --output candidates=out/candidates",
     ),
     "ppo": (
@@ -42,7 +42,7 @@ STAGES = {
         "--output policy=out/policy --output rollouts=out/rollouts",
     ),
     "evaluate": (
-        "Compare the tuned policy with the baseline on held-out prompts.",
+        "Compare the tuned policy with the baseline. Both answer the held-out prompts.",
         "--input policy=out/policy --input candidates=out/candidates --input reward_model=out/reward_model "
         "--output report=out/report.html --output samples=out/samples",
     ),

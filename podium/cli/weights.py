@@ -34,7 +34,7 @@ def import_weights(
         ),
     ],
 ) -> None:
-    """Turn weights in another form into a Hugging Face folder that model.name_or_path can name.
+    """Turn foreign weights into a Hugging Face folder. That is what model.name_or_path can name.
 
     Files of torch are read with weights_only: nothing in them is run. They need the package torch.
     """

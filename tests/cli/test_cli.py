@@ -5,6 +5,7 @@ to typer (exit code 1 and a trace); with the first line after the stage's import
 """
 
 import errno
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -86,11 +87,11 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     assert heavy == "[]"
     # Processor time of the whole process: the wall clock of a busy machine says nothing. Measured: 0.15 s.
     assert float(seconds) < 0.3
-    for verb in ("run", "compile", "validate", "schema", "import-weights", *SPECS):
+    for verb in ("run", "compile", "init", "validate", "schema", "import-weights", "doctor", *SPECS):
         assert f"\n  {verb} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["validate", "schema", "import-weights", *STAGES])
+@pytest.mark.parametrize("verb", ["init", "validate", "schema", "import-weights", "doctor", *STAGES])
 def test_every_verb_explains_itself_with_an_example(command: Command, verb: str) -> None:
     code, out, _ = command(verb, "--help")
     assert code == 0
@@ -407,6 +408,135 @@ def test_weights_are_imported_by_the_models(command: Command, monkeypatch: pytes
     assert code == 0
     assert seen == [("package:a/b.gguf", Path("models/b"))]
     assert out.splitlines()[0] == "podium import-weights: reading package:a/b.gguf"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["~nosuchuser/x", "x" * 300, "/".join(["d" * 100] * 50), "loop", "loop/x", "file/x", "folder", "b\udcff"],
+    ids=["user", "name", "path", "loop", "in-loop", "in-file", "folder", "bytes"],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["validate", "PLACE"],
+        ["init", "PLACE"],
+        ["import-weights", "PLACE", "new"],
+        ["import-weights", "folder", "PLACE"],
+        ["reward", "--config", "PLACE"],
+        ["export", "--config", '{"model": {"name_or_path": "x"}}', "--input", "policy=PLACE", "--output", "model=o"],
+        ["export", "--config", '{"model": {"name_or_path": "x"}}', "--input", "policy=file", "--output", "model=PLACE"],
+    ],
+    ids=lambda words: f"{words[0]}-{next(word.partition('=')[0] for word in words if 'PLACE' in word)}",
+)
+def test_a_path_that_cannot_be_used_is_a_line_and_status_2(
+    command: Command, tmp_path: Path, stage_module: Any, words: list[str], place: str
+) -> None:
+    """Seen to fail: a traceback for 23 of these, with paths expanded and asked for as pathlib does it."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    (tmp_path / "file").write_text("text")
+    stage_module("export", failing(ValueError("reached the stage")))
+    before = sorted(tmp_path.iterdir())
+    code, _, err = command(*(word.replace("PLACE", place) for word in words))
+    assert code == 2, err
+    assert err.startswith("podium: error: ")
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_validate_says_where_a_home_that_nobody_has_was_written(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text('model: {name_or_path: m}\ndata: {preferences: "~nosuchuser/a.jsonl"}\n')
+    code, _, err = command("validate", "c.yaml")
+    reason = "c.yaml:2: data.preferences: ~nosuchuser/a.jsonl: no such user; write the path in full"
+    assert (code, err) == (2, f"podium: error: {reason}\n")
+
+
+def test_a_config_in_the_home_folder_is_found(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "rlhf.yaml").write_text(VALID)
+    assert command("validate", "~/rlhf.yaml")[0] == 0
+    assert command("init", "~/new.yaml")[1].startswith(f"Wrote {tmp_path}/new.yaml: ")
+
+
+def test_init_writes_a_valid_config_and_never_over_a_file(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("init")
+    assert (code, out) == (0, "Wrote rlhf.yaml: set its three paths, then  podium validate rlhf.yaml\n")
+    text = (tmp_path / "rlhf.yaml").read_text()
+    (tmp_path / "m").mkdir()
+    for name in ("pairs.jsonl", "prompts.jsonl"):
+        (tmp_path / name).touch()
+    (tmp_path / "set.yaml").write_text(text.replace("models/my-model", "m"))
+    assert command("validate", "set.yaml") == (0, "set.yaml: valid\n", "")
+    code, _, err = command("init")
+    assert (code, err) == (2, "podium: error: rlhf.yaml: is there already; name a new file\n")
+    assert (tmp_path / "rlhf.yaml").read_text() == text
+    assert command("init", "none/x.yaml")[2] == (
+        "podium: error: none/x.yaml: its folder is not there; make it, or name another file\n"
+    )
+
+
+def test_doctor_says_what_is_here_and_how_to_get_the_rest(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = [
+        "jax<0.11,>=0.10; extra == 'train'",
+        "jax[tpu]<0.11; extra == 'tpu'",
+        "pytest>9; extra == 'dev'",
+        "rich>14",
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    versions = {"jax": "0.10.2"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    code, out, err = command("doctor")
+    assert (code, err) == (0, "")
+    rows = dict(
+        line.split(maxsplit=1) if "extra " not in line else line.strip().split("  ", 1)
+        for line in out.splitlines()
+        if line.strip()
+    )
+    assert rows["podium"].startswith(__version__)
+    assert rows["jax"].strip() == "0.10.2"
+    assert "flax" not in rows
+    assert rows["devices"].strip() == "8 x cpu (cpu)"
+    assert "GB free of" in rows["memory"]
+    assert rows["extra train"].strip() == "installed"
+    assert rows["extra tpu"].strip() == "lacks libtpu; pip install 'podium[tpu]'"
+    assert "extra dev" not in rows
+
+
+def test_doctor_says_why_there_is_no_device(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("The TPU is already in use by process 7\nand more")
+
+    monkeypatch.setattr("jax.devices", refuse)
+    code, out, _ = command("doctor")
+    assert code == 0
+    assert "none that JAX can use: The TPU is already in use by process 7" in " ".join(out.split())
+
+
+def test_the_shell_completes_the_verbs() -> None:
+    asked = {"_PODIUM_COMPLETE": "complete_bash", "COMP_WORDS": "podium va", "COMP_CWORD": "1"}
+    program = "from podium.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "validate\n", "")
+
+
+def test_a_full_standard_output_is_status_2() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "podium", "schema"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("podium: error: this machine: no space left on the disk; free some")
 
 
 def test_a_package_adds_its_verbs_through_an_entry_point(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """What the operating system and missing packages say becomes one or two lines, wherever a command meets it.
 
-Seen to fail: with FileNotFoundError among the errors of a path (a fault of ours was taken for the user's); with EFBIG left
-out; with `pathlib.Path.exists` in place of `exists` (a name too long raised); without the longest name in the table of extras
-(google.protobuf was taken for Vertex's).
+Seen to fail: with FileNotFoundError among the errors of a path (a fault of ours was taken for the user's); with EFBIG
+left out; with `pathlib.Path.exists` in place of `exists` (a name too long raised); without the longest name in the
+table of extras (google.protobuf was taken for Vertex's).
 """
 
 import errno
@@ -107,9 +107,9 @@ def test_a_home_folder_is_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/a") == Path("/home/me/a")
     assert expanded("a/~b") == Path("a/~b")
-    with pytest.raises(UserError, match="^~nosuchuser/a: no such user; write the path in full$"):
+    with pytest.raises(UserError, match=r"^~nosuchuser/a: no such user; write the path in full$"):
         expanded("~nosuchuser/a")
-    with pytest.raises(UserError, match="^'a.*b': no path holds the character 0"):
+    with pytest.raises(UserError, match=r"^'a.*b': no path holds the character 0"):
         expanded("a\0b")
     with pytest.raises(UserError, match="is not UTF-8"):
         expanded("a\udcff")
@@ -120,18 +120,18 @@ def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", unknown)
-    with pytest.raises(UserError, match="^~/a: this user has no home folder; write the path in full$"):
+    with pytest.raises(UserError, match=r"^~/a: this user has no home folder; write the path in full$"):
         expanded("~/a")
 
 
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_argument_is_refused_by_its_name(text: str) -> None:
-    with pytest.raises(UserError, match="^--out is empty; name a folder$"):
+    with pytest.raises(UserError, match=r"^--out is empty; name a folder$"):
         path_argument("--out", "a folder")(text)
 
 
 def test_every_package_of_an_extra_is_known_with_its_extra() -> None:
-    """An import name is the distribution's, but for a few; a new requirement without a row here would be a traceback."""
+    """An import name is the distribution's, but for a few; a requirement without its row would be a traceback."""
     named = {
         "huggingface-hub": "huggingface_hub",
         "orbax-checkpoint": "orbax",

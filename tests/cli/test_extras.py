@@ -17,9 +17,13 @@ from podium.cli.stage import STAGES
 from podium.stages.io import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {"model": {"name_or_path": "no-such-model"}, "data": {"preferences": "a.jsonl", "demonstrations": "a.jsonl"}, "sft": {}}
+CONFIG = {
+    "model": {"name_or_path": "no-such-model"},
+    "data": {"preferences": "a.jsonl", "demonstrations": "a.jsonl"},
+    "sft": {},
+}
 REMOTE = {"model": {"name_or_path": "gs://b/model"}, "data": {"preferences": "gs://b/a.jsonl"}}
-# Runs each command of argv[2] where a package of argv[1] is imported from cannot be found; prints [code, errors] of each.
+# Runs each command of argv[2] where no package of argv[1] can be found; prints [code, errors] of each.
 PROGRAM = """
 import contextlib, importlib.metadata, io, json, sys
 blocked, commands = json.loads(sys.argv[1]), json.loads(sys.argv[2])
