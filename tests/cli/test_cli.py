@@ -423,7 +423,7 @@ def test_weights_are_imported_by_the_models(command: Command, monkeypatch: pytes
         ["import-weights", "PLACE", "new"],
         ["import-weights", "folder", "PLACE"],
         ["reward", "--config", "PLACE"],
-        ["export", "--config", '{"model": {"name_or_path": "x"}}', "--input", "policy=PLACE", "--output", "model=o"],
+        ["export", "--config", '{"model": {"name_or_path": "x"}}', "--input", "policy=PLACE/in", "--output", "model=o"],
         ["export", "--config", '{"model": {"name_or_path": "x"}}', "--input", "policy=file", "--output", "model=PLACE"],
     ],
     ids=lambda words: f"{words[0]}-{next(word.partition('=')[0] for word in words if 'PLACE' in word)}",

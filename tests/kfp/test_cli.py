@@ -1,6 +1,5 @@
 """The verbs of this package on the `podium` command."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from podium.errors import UserError
-from podium_pipelines import cli
+from podium_pipelines import cli, workdir
 from podium_pipelines.arguments import require
 from support.pipeline_runs import Runs
 
@@ -50,7 +49,7 @@ def test_compile_writes_a_file(app: typer.Typer, runs: Runs, tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", str(output)])
     wrote = f"Wrote {output}: the pipeline for vertex (prepare, reward, sample, ppo, evaluate, export)\n"
     assert (result.exit_code, result.stdout) == (0, wrote)
-    assert os.listdir(tmp_path) == ["pipeline.yaml"]
+    assert not list(tmp_path.glob("*.tmp"))
     assert yaml.safe_load(output.read_text())["pipelineInfo"]["name"] == "rlhf"
     assert f"Note: {tmp_path}/prompts.jsonl is on this machine only; vertex needs it in a bucket" in result.stderr
 
@@ -70,6 +69,92 @@ def test_an_output_that_cannot_be_written_is_said(app: typer.Typer, runs: Runs, 
     arguments = ["compile", str(runs.config), "--target", "vertex", "--output", str(tmp_path / "none" / "p.yaml")]
     result = CliRunner().invoke(app, arguments)
     assert str(result.exception) == f"--output {tmp_path}/none/p.yaml cannot be written: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("", "--output is empty; name a file"),
+        ("~nosuchuser/p.yaml", "~nosuchuser/p.yaml: no such user; write the path in full"),
+        ("folder", "--output folder: is a folder; name a file"),
+        ("x" * 300, f"--output {'x' * 300}: the name is too long for a path; write a path, not its contents"),
+        ("loop", "--output loop: symbolic links that lead back to themselves; name the file or folder itself"),
+    ],
+)
+def test_compile_refuses_what_is_no_place_for_a_file(
+    app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, expected: str
+) -> None:
+    """Seen to fail: "" and the loop were written to, the rest were tracebacks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", output])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == expected
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_compile_writes_into_the_home_folder_and_behind_a_link(
+    app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to("file")
+    for output in ("~/p.yaml", "~/link"):
+        result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", output])
+        assert result.exit_code == 0
+    assert (tmp_path / "file").read_text() == (tmp_path / "p.yaml").read_text() != ""
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_compile_into_a_pipe_says_nothing_else(app: typer.Typer, runs: Runs) -> None:
+    result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", "/dev/null"])
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("", "--out is empty; name a folder"),
+        ("~nosuchuser/x", "~nosuchuser/x: no such user; write the path in full"),
+        ("foreign", "--out PLACE/foreign holds 'notes.txt', which no run wrote; name a new or an empty folder"),
+        ("foreign/notes.txt", "--out PLACE/foreign/notes.txt: something else is there already; name another path"),
+        ("foreign/notes.txt/x", "--out PLACE/foreign/notes.txt/x: a part of this path is a file, not a folder; "),
+        ("loop", "--out PLACE/loop: something else is there already; name another path"),
+        ("x" * 300, f"--out PLACE/{'x' * 300}: the name is too long for a path; write a path, not its contents"),
+    ],
+)
+def test_run_refuses_what_is_no_place_for_a_run(
+    app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, expected: str
+) -> None:
+    """Seen to fail: "" was the current folder, notes.txt got a run's files beside it, the rest were tracebacks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, ["run", str(runs.config), "--out", out])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(expected.replace("PLACE", str(tmp_path)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_folder_in_the_home_folder_and_behind_a_link(
+    app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "run_here", lambda config, overrides, out, *rest, **named: seen.append(out))
+    assert CliRunner().invoke(app, ["run", str(runs.config), "--out", "~/runs/x"]).exit_code == 0
+    assert seen == [tmp_path / "runs" / "x"]
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with workdir.locked(tmp_path / "link"):
+        assert (tmp_path / "real" / workdir.LOCK).exists()
+    # A run's folder is its own, with whatever its user put beside the results.
+    (tmp_path / "real" / "notes.txt").touch()
+    with workdir.locked(tmp_path / "link"):
+        pass
 
 
 def test_missing_kfp_says_what_to_install() -> None:

@@ -195,7 +195,7 @@ def test_files_that_no_run_wrote_are_not_replaced(runs: Runs) -> None:
     status, _, errors = runs.finish()
     assert (status, (runs.out / "config.yaml").read_text()) == (2, "mine")
     assert errors == (
-        f"Error: --out {runs.out} holds a 'config.yaml' that no run wrote; name a new or an empty folder\n"
+        f"Error: --out {runs.out} holds 'config.yaml', which no run wrote; name a new or an empty folder\n"
     )
 
 
@@ -204,7 +204,7 @@ def test_an_out_that_is_a_file_is_refused(runs: Runs) -> None:
     status, _, errors = runs.finish()
     assert (status, errors) == (
         2,
-        f"Error: --out {runs.out} cannot be used: File exists; name a folder that can be written\n",
+        f"Error: --out {runs.out}: something else is there already; name another path\n",
     )
 
 
