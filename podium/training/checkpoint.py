@@ -1,10 +1,10 @@
 """Save and restore the whole state of a run, so that a run killed at any moment goes on as if it had not been."""
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from podium.errors import UserError
+from podium.errors import UserError, why_full
 
-# Orbax raises what TensorStore says as ValueError: the cause is only in the text, as the operating system's number.
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DISK_SIGNS = tuple(f"os_error_code='{number}'" for number in DISK_ERRNOS)
+# What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop.
+_LATE = "Event loop is closed"
 
 
 class Restored(NamedTuple):
@@ -69,16 +68,17 @@ class Checkpoints:
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(dict(extra)))
         try:
-            with _quiet_absl():
+            with _quiet():
                 self._manager.save(step, args=items, force=True)
         except (OSError, ValueError) as error:
-            if not _is_disk_error(error):
+            reason = why_full(error)
+            if reason is None:
                 raise
             self._remove_remains()
             last = f"the checkpoint of step {self.steps[-1]} is intact" if self.steps else "there is no earlier one"
             raise UserError(
                 f"{self.folder}: no room for the checkpoint of step {step} ({_megabytes(state)} MB); {last}. "
-                "Free space or choose another output folder, then start the same command again"
+                f"{reason.capitalize()}, or choose another output folder, then start the same command again"
             ) from error
 
     def restore_latest(self, abstract_state: Any) -> Restored | None:
@@ -135,23 +135,27 @@ def _leaf_form(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _is_disk_error(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        return True
-    return any(sign in str(error) for sign in DISK_SIGNS)
-
-
 def _megabytes(state: Any) -> int:
     return round(sum(leaf.nbytes for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)) / 1e6)
 
 
 @contextlib.contextmanager
-def _quiet_absl() -> Iterator[None]:
-    """Silence Orbax's threads, which log a failed write with its stack before `save` raises it."""
+def _quiet() -> Iterator[None]:
+    """Silence Orbax's threads, which log a failed write with its stack before `save` raises it.
+
+    Other arrays' writes may still be under way then. What asyncio says of them is left out until the process ends.
+    """
     logger = logging.getLogger("absl")
-    level = logger.level
+    level, said = logger.level, sys.unraisablehook
     logger.setLevel(logging.CRITICAL + 1)
+
+    def leave_out_late_writes(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == _LATE):
+            said(unraisable)
+
+    sys.unraisablehook = leave_out_late_writes
     try:
         yield
+        sys.unraisablehook = said
     finally:
         logger.setLevel(level)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +195,26 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
     assert again == "{'a': 3}"
     assert "Traceback" not in ended.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+
+
+def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch):
+    """Seen to fail: writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each."""
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+
+        def fail(*_, **__):
+            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing [os_error_code='28']")
+
+        checkpoints.save(1, {"x": jnp.ones(2)}, {})
+        assert sys.unraisablehook.__name__ == "<lambda>"
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(UserError, match="No space left on the disk; free some, or choose another output folder"):
+            checkpoints.save(2, {"x": jnp.ones(2)}, {})
+        for text in ("Event loop is closed", "something else"):
+            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    assert said == ["something else"]
 
 
 def test_other_failures_keep_their_own_type(tmp_path):
