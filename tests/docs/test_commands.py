@@ -23,7 +23,7 @@ COMMANDS = [command for document in documents.documents() for command in documen
 BIN = Path(sys.executable).parent
 
 # Run as they stand: each takes a second or two.
-RUN = {"validate", "schema", "compile"}
+RUN = {"init", "validate", "schema", "compile", "doctor"}
 # Minutes of work: their options are checked here, and the test named runs the same on something small.
 ELSEWHERE = {
     "run": "tests/kfp/test_run.py",
