@@ -14,6 +14,8 @@ TORCH_INDEX ?=
 # Processes of the test suite.
 JOBS ?= 2
 PYTEST_ARGS ?=
+# Versions beside the one in .venv that `make pythons` checks; uv finds or fetches them.
+PYTHONS ?= 3.12 3.13
 # cpu, cuda or tpu: what `make images` builds for.
 ACCELERATOR ?= cpu
 
@@ -43,7 +45,7 @@ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(1) || \
 	{ echo "uv could not install this lock; trying pip"; $(BIN)/python -m pip install --quiet --require-hashes $(1); }
 endef
 
-.PHONY: help setup demo test lint types pytest bench images specs locks clean
+.PHONY: help setup demo test lint types pytest pythons bench images specs locks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +68,15 @@ types: $(VENV)/.podium ## Check types with mypy
 
 pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+pythons: $(PYTHONS:%=build/pythons/%/.installed) ## Check newer versions of Python: the command line and two small stages
+	$(BIN)/python -m pytest tests/packaging/test_pythons.py
+
+build/pythons/%/.installed: requirements/trainer-cpu.lock | $(VENV)/.podium
+	@echo "Installing the trainer's packages for Python $* into $(@D)"
+	@$(BIN)/uv venv --quiet --clear --python $* $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
+	@touch $@
 
 bench: $(DEMO_MODEL)/.imported $(PEER_VERSIONS:%=$(PEERS)/trl-%/.installed) ## Compare speed with TRL and transformers
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)
