@@ -20,6 +20,8 @@ _SECTIONS = {
     "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
     "export": ("model", "export"),
 }
+# Single values of other sections: a whole section here would make a stage run again for what it does not read.
+_VALUES = {"reward": {"ppo": ("max_new_tokens",)}}
 _USES_DEVICES = {"sft", "reward", "sample", "ppo", "evaluate"}
 
 
@@ -62,6 +64,8 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """
     dump = config.model_dump(mode="json")
     part = {"seed": dump["seed"]} | {name: dump[name] for name in _SECTIONS[stage]}
+    for name, keys in _VALUES.get(stage, {}).items():
+        part[name] = {key: dump[name][key] for key in keys}
     if stage != "prepare" and "data" in part:
         part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
     if stage in _USES_DEVICES:

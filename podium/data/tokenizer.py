@@ -92,6 +92,15 @@ class Tokenizer:
             return self._encode_continuation(written)
         return [*self._encode_continuation(written + self.turn.after), self.end_id]
 
+    @functools.cached_property
+    def ending(self) -> tuple[int, ...]:
+        """What stands behind a reply: the template's own text there, if any, and the token that ends it."""
+        return (*(self._encode_continuation(self.turn.after) if self.turn.after else ()), self.end_id)
+
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """Return a reply's ids with an end: as they are where they have one, else with the one that training writes."""
+        return list(ids) if ids and ids[-1] in self.eos_ids else [*ids, *self.ending]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of a reply without its control tokens."""
         kept = [int(token) for token in ids if int(token) not in self._control_ids]

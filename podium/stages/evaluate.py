@@ -27,8 +27,9 @@ from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.samples import Row
 from podium.models import Model, load
+from podium.models.packing import Example
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.scoring import score
+from podium.rlhf.scoring import encode_answers, score_ids
 from podium.stages.base import base_folder, base_model
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
@@ -48,7 +49,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         reference = policy.replace(adapter=None, lora=None) if policy.lora else base_model(config, io, mesh)
         _check_baseline(candidates, policy, reference)
         answers = _answer(policy, candidates, config)
-        rewards = _rewards(config, io, candidates, answers, shared=reference, mesh=mesh)
+        rewards = _rewards(config, io, candidates, answers, policy, shared=reference, mesh=mesh)
         measured, rows = _measure(config, candidates, answers, policy, reference, rewards)
     held_out = _read_json(io.input("reward_model") / REPORT_FILE)
     measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
@@ -84,38 +85,42 @@ def _rewards(
     io: StageIO,
     candidates: Sequence[Candidates],
     answers: list[list[Response]],
+    policy: Model,
     *,
     shared: Model,
     mesh: jax.sharding.Mesh,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score baseline and tuned answers, [prompts, generations] each, in one pass.
 
-    The judge reads texts. One that was cut off counts as ended there, as in the reward model's own training: its score
-    of a text without an end says little. Equal answers are scored once: the same text must not win by the rounding of
-    another batch.
+    Equal answers are scored once: the same one must not win by the rounding of another batch.
     """
     model = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=shared)
-    tokenizer = model.tokenizer
-    prompts = [tuple(tokenizer.encode_prompt(row.prompt)) for row in candidates]
-    sides = [
-        [(prompt, one.text) for prompt, row in zip(prompts, side, strict=True) for one in row]
-        for side in ([row.responses for row in candidates], answers)
-    ]
+    prompts = [model.tokenizer.encode_prompt(row.prompt) for row in candidates]
+    sides = [_examples(model, policy, prompts, rows) for rows in ([row.responses for row in candidates], answers)]
     unique = sorted(set(sides[0] + sides[1]))
     with Progress(len(unique), "evaluate: score", unit="answer") as progress:
-        scores = score(
+        raw = score_ids(
             model,
-            [prompt for prompt, _ in unique],
-            [text for _, text in unique],
+            [Example(prompt, [response]) for prompt, response in unique],
             batch_size=config.evaluation.batch_size,
             progress=lambda done, _: progress.update(done),
         )
+    scores = model.gain * raw + model.bias
     if not np.isfinite(scores).all():
         raise UserError(f"{io.input('reward_model')}: gives rewards that are not finite; train the reward model again")
     of = dict(zip(unique, scores.astype(float).tolist(), strict=True))
     shape = len(candidates), len(candidates[0].responses)
     baseline, tuned = (np.array([of[key] for key in side]).reshape(shape) for side in sides)
     return baseline, tuned
+
+
+def _examples(
+    model: Model, policy: Model, prompts: Sequence[Sequence[int]], rows: list[list[Response]]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompt and response of every answer, as the reward model reads them."""
+    repeated = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
+    encoded = encode_answers(model, policy.tokenizer, repeated, [one.token_ids for row in rows for one in row])
+    return [(tuple(one.prompt), tuple(one.responses[0])) for one in encoded]
 
 
 def _measure(
