@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.config import PodiumConfig, stage_config
-
-_CHUNK = 1 << 20
+from podium.storage.digests import file_digest
 
 
 def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
@@ -42,18 +41,10 @@ def data_digest_of(config: PodiumConfig) -> str:
 def content_digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of a folder's relative names and contents."""
     if path.is_file():
-        return _file_digest(path)
+        return file_digest(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    listing = "\n".join(f"{file.relative_to(path)} {_file_digest(file)}" for file in files)
+    listing = "\n".join(f"{file.relative_to(path)} {file_digest(file)}" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _without_nulls(value: Any) -> Any:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from podium.config import PodiumConfig, stages_of
 from podium.errors import UserError
+from podium.storage.files import write_text
 from podium_components import PROGRAM
 from podium_pipelines import workdir
 from podium_pipelines.compiler import compile_text, local_paths
@@ -58,8 +59,8 @@ def run_pipeline(
     out = out.absolute()
     spec = compile_text(config, "local")
     with workdir.locked(out) as lock:
-        workdir.write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        workdir.write_text(out / workdir.PIPELINE, spec)
+        write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_text(out / workdir.PIPELINE, spec)
         start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program or THIS_PROGRAM, lock)
         tasks = _Tasks(console, start, len(stages_of(config)))
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)

@@ -1,14 +1,12 @@
 """The folder of a local run, and who may use it."""
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from podium.config import STAGES
 from podium.errors import UserError
+from podium.storage import locks
 
 LOCK = ".podium.lock"
 CONFIG = "config.yaml"
@@ -19,21 +17,22 @@ _OURS = (CONFIG, PIPELINE, *STAGES)
 
 @contextmanager
 def locked(out: Path, *, patience_s: float = 5.0) -> Iterator[int]:
-    """Create the run folder, hold its lock and yield the lock's file descriptor.
+    """Create the run folder, hold its lock and yield the lock's file descriptor, which goes to child processes.
 
-    Give the descriptor to child processes: the lock then holds until the last of them has ended, even where this
-    process was killed. `patience_s` is how long to wait for such children to end.
+    `patience_s` is how long to wait for the children of an earlier run to end.
 
     Raises:
         UserError: The folder cannot be used, holds something else, or another run is using it.
     """
+
+    def busy(owner: str) -> UserError:
+        return UserError(
+            f"another run (process {owner}) is using --out {out}; wait for it, stop it, or name another folder"
+        )
+
     _claim(out)
-    with (out / LOCK).open("a+", encoding="utf-8") as file:
-        _lock(file.fileno(), out, patience_s)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file.fileno()
+    with locks.locked(out / LOCK, busy, patience_s=patience_s) as descriptor:
+        yield descriptor
 
 
 def _claim(out: Path) -> None:
@@ -46,25 +45,3 @@ def _claim(out: Path) -> None:
         (out / LOCK).touch()
     except OSError as error:
         raise UserError(f"--out {out} cannot be used: {error.strerror}; name a folder that can be written") from error
-
-
-def _lock(descriptor: int, out: Path, patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                owner = (out / LOCK).read_text(encoding="utf-8") or "unknown"
-                raise UserError(
-                    f"another run (process {owner}) is using --out {out}; wait for it, stop it, or name another folder"
-                ) from None
-            time.sleep(0.1)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
-    scratch = path.with_name(f"{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

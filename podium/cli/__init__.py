@@ -63,7 +63,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from podium.stages.failures import is_full_disk
+        from podium.storage.failures import is_full_disk
 
         if not is_full_disk(error):
             raise

@@ -14,8 +14,8 @@ from podium.models.saving import generation_config, token_ids, write_json
 from podium.models.weights.config_json import classifier_of, config_json, read_json
 from podium.models.weights.layout import Leaf, adapter_leaves, leaves, tree_get
 from podium.models.weights.names import PEFT_PREFIX, SCORE
-from podium.models.weights.staging import staged
 from podium.models.weights.writing import MAX_SHARD_BYTES, Tensor, tree_tensors, write_checkpoint, write_safetensors
+from podium.storage.staging import staged
 
 # What an earlier export may have left in the folder.
 _STALE = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", "config.json", "generation_config.json")

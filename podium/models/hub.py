@@ -58,7 +58,7 @@ def _copy(uri: str, patterns: tuple[str, ...]) -> Path:
     """Copy a folder from object storage to the cache, under a name that changes with the folder's files."""
     import fsspec
 
-    from podium.models.weights.staging import staged
+    from podium.storage.staging import staged
 
     try:
         files, root = fsspec.core.url_to_fs(uri)

@@ -12,7 +12,7 @@ from podium.errors import UserError
 from podium.models.config import TransformerConfig
 from podium.models.weights.config_json import config_json, parse_config, read_json
 from podium.models.weights.digests import READ, verify, verify_file
-from podium.models.weights.staging import staged
+from podium.storage.staging import staged
 
 if TYPE_CHECKING:
     from podium.models.weights.writing import Tensor

@@ -12,8 +12,8 @@ from podium.models.loading import FORMAT, HEAD_WEIGHTS, MANIFEST, WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
 from podium.models.weights.config_json import config_json
 from podium.models.weights.layout import adapter_leaves, leaves
-from podium.models.weights.staging import staged
 from podium.models.weights.writing import Tensor, tree_tensors, write_checkpoint, write_safetensors
+from podium.storage.staging import staged
 
 _STALE = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", HEAD_WEIGHTS, "config.json")
 

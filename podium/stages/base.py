@@ -9,8 +9,8 @@ from podium.config import PodiumConfig
 from podium.errors import UserError
 from podium.models import Model, load
 from podium.models.peft import ADAPTER_CONFIG
-from podium.stages import remote
 from podium.stages.io import StageIO
+from podium.storage import remote
 
 # In a model's metadata: what sft made it of. It stays with what is trained on that model.
 FINE_TUNED_FROM = "fine_tuned_from"

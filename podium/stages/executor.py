@@ -9,9 +9,10 @@ from typing import Any
 from podium.config import PodiumConfig
 from podium.config.load import load_config_data, load_config_text
 from podium.errors import UserError
-from podium.stages.failures import unwritable
 from podium.stages.io import Result, StageIO
-from podium.stages.manifest import read_manifest, write_text
+from podium.stages.manifest import read_manifest
+from podium.storage.failures import unwritable
+from podium.storage.files import write_text
 
 # Where the launcher of Kubeflow, and Vertex's file system, put the contents of these stores.
 _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}

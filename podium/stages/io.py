@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from podium.errors import UserError
-from podium.stages import remote
-from podium.stages.failures import unwritable
 from podium.stages.manifest import (
     MANIFEST,
     WORK,
     content_digest,
+    contents,
     first_damage,
     is_complete,
     read_manifest,
     write_manifest,
-    write_text,
 )
+from podium.storage import remote
+from podium.storage.failures import unwritable
+from podium.storage.files import write_text
 
 __all__ = ["SPECS", "Result", "StageIO", "StageSpec", "is_complete", "read_manifest", "write_manifest"]
 
@@ -156,8 +157,14 @@ class StageIO:
 
     def publish(self, name: str) -> None:
         """Copy a finished output to its URI; a local one is in its place already."""
-        if remote.is_remote(self.place(name)):
-            remote.upload(self.output(name), self.place(name), name)
+        if not remote.is_remote(self.place(name)):
+            return
+        path, place = self.output(name), self.place(name)
+        if path.is_file():
+            remote.upload_file(path, place, name)
+        else:
+            files = [file.relative_to(path).as_posix() for file in contents(path)]
+            remote.upload_folder(path, place, name, files, last=MANIFEST)
 
 
 def _check_input(name: str, path: Path) -> None:

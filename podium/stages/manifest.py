@@ -1,6 +1,5 @@
 """The manifest of an artifact: written last, so that its presence means complete."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,13 +11,14 @@ from typing import Any
 
 from podium.config import PodiumConfig
 from podium.errors import UserError
+from podium.storage.digests import file_digest, value_digest
+from podium.storage.files import write_text
 from podium.version import __version__
 
 MANIFEST = "manifest.json"
 # What a stage keeps in an output until it is complete: checkpoints, and the note that says whose they are.
 WORK = ".work"
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The SHA-256 of the artifact's contents."""
-        return _digest(self.files)
+        return value_digest(self.files)
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ class Manifest:
 
 def task_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Return the digest of what decides a stage's results: equal keys, equal results."""
-    return _digest({"stage": stage, "config": config, "inputs": inputs})
+    return value_digest({"stage": stage, "config": config, "inputs": inputs})
 
 
 def write_manifest(
@@ -114,7 +114,7 @@ def first_damage(folder: Path, manifest: Manifest, *, contents: bool = False) ->
             return f"{path} is missing"
         if path.stat().st_size != entry["size"]:
             return f"{path} has {path.stat().st_size} bytes instead of {entry['size']}"
-        if contents and _sha256(path) != entry["sha256"]:
+        if contents and file_digest(path) != entry["sha256"]:
             return f"{path} has another content than {MANIFEST} notes (sha256)"
     return None
 
@@ -131,11 +131,11 @@ def contents(root: Path) -> list[Path]:
 def content_digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of a folder; a manifest speaks for its folder."""
     if path.is_file():
-        return _sha256(path)
+        return file_digest(path)
     manifest = read_manifest(path)
-    return (
-        manifest.digest if manifest else _digest({str(file.relative_to(path)): _entry(file) for file in contents(path)})
-    )
+    if manifest is not None:
+        return manifest.digest
+    return value_digest({str(file.relative_to(path)): _entry(file) for file in contents(path)})
 
 
 def versions() -> dict[str, str]:
@@ -149,25 +149,5 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
-    scratch = path.with_name(f"{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
-
-
 def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=dict, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}

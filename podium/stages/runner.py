@@ -11,8 +11,6 @@ from typing import Any
 
 from podium.config import PodiumConfig, stage_config
 from podium.errors import UserError
-from podium.stages import remote
-from podium.stages.failures import full_disk, is_full_disk, unwritable
 from podium.stages.io import SPECS, Result, StageIO
 from podium.stages.manifest import (
     MANIFEST,
@@ -23,8 +21,10 @@ from podium.stages.manifest import (
     read_manifest,
     task_key,
     write_manifest,
-    write_text,
 )
+from podium.storage import remote
+from podium.storage.failures import full_disk, is_full_disk, unwritable
+from podium.storage.files import write_text
 
 _NOTE = "task"
 # A model's weights are recognised by name, size and time: reading gigabytes at each start is not worth it.

@@ -18,8 +18,9 @@ from pathlib import Path
 from podium.config import PodiumConfig, stage_config
 from podium.stages.executor import read_task, write_output
 from podium.stages.io import SPECS, Result, StageIO
-from podium.stages.manifest import task_key, write_text
+from podium.stages.manifest import task_key
 from podium.stages.runner import run_stage
+from podium.storage.files import write_text
 
 
 def main() -> int:

@@ -46,6 +46,8 @@ def test_floors_hold() -> None:
         ("podium/version.py", "import kfp", "The library knows neither KFP nor a cloud"),
         ("podium/config/base.py", "import numpy", "Components and pipelines never reach a numerical library"),
         ("components/podium_components/stages.py", "import podium.data", "Components and pipelines see only config"),
+        ("podium/storage/files.py", "import podium.stages", "Imports point down"),
+        ("podium/storage/files.py", "import numpy", "Components and pipelines never reach a numerical library"),
         ("podium/version.py", "import podium_components", "Pipelines use components"),
     ],
 )

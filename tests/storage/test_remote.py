@@ -6,7 +6,7 @@ from pathlib import Path
 
 PROGRAM = """
 import fsspec
-from podium.stages import remote
+from podium.storage import remote
 fsspec.filesystem("memory").pipe("/bucket/model/deep/file", b"x" * 100)
 place = remote.download("memory://bucket/model", "model")
 assert (place / "deep" / "file").stat().st_size == 100

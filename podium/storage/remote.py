@@ -4,12 +4,12 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from podium.errors import UserError
-from podium.stages.failures import is_full_disk
-from podium.stages.manifest import MANIFEST, contents
+from podium.storage.failures import is_full_disk
 
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
 
@@ -56,24 +56,34 @@ def download(uri: str, name: str) -> Path:
     return target
 
 
-def upload(source: Path, uri: str, name: str) -> None:
-    """Copy a file, or a folder with its manifest last.
+def upload_file(source: Path, uri: str, name: str) -> None:
+    """Copy a file to a URI.
 
     Raises:
         UserError: The URI cannot be written.
     """
     system, root = _open(uri)
     try:
-        if source.is_file():
-            system.put_file(str(source), root)
-            return
-        # Without its old manifest, a folder that is half replaced is not taken for complete.
-        if system.exists(f"{root}/{MANIFEST}"):
-            system.rm(f"{root}/{MANIFEST}")
-        for path in [*contents(source), source / MANIFEST]:
-            target = f"{root}/{path.relative_to(source).as_posix()}"
+        system.put_file(str(source), root)
+    except Exception as error:
+        raise _failed("output", name, uri, error) from error
+
+
+def upload_folder(source: Path, uri: str, name: str, files: Iterable[str], *, last: str) -> None:
+    """Copy files of a folder, by their names in it, and then `last`, whose presence means that all of them are there.
+
+    Raises:
+        UserError: The URI cannot be written.
+    """
+    system, root = _open(uri)
+    try:
+        # Without its old mark, a folder that is half replaced is not taken for complete.
+        if system.exists(f"{root}/{last}"):
+            system.rm(f"{root}/{last}")
+        for file in [*files, last]:
+            target = f"{root}/{file}"
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
-            system.put_file(str(path), target)
+            system.put_file(str(source / file), target)
     except Exception as error:
         raise _failed("output", name, uri, error) from error
 
