@@ -12,10 +12,11 @@ from podium.storage.digests import file_digest
 def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return a stage's config as KFP can carry it.
 
-    KFP has no null in a dict parameter. Leaving such keys out means the same, because null is the default of every
-    field that may be null (a test holds the config to that).
+    KFP's compiler has no null in a dict parameter. Leaving such keys out means the same to a stage, which implies
+    nothing: null is the default of every field that may be null (a test holds the config to that).
     """
-    return {key: _without_nulls(value) for key, value in stage_config(config, stage).items()}
+    parameter: dict[str, Any] = _without_nulls(stage_config(config, stage))
+    return parameter
 
 
 def data_files(config: PodiumConfig) -> list[str]:

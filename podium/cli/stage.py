@@ -119,9 +119,7 @@ def _command(stage: str) -> Callable[..., None]:
 def _run_for_kubeflow(stage: str, text: str) -> None:
     from podium.stages.executor import read_task, write_output
 
-    notices: list[str] = []
-    task = read_task(text, notices)
-    notes(notices)
+    task = read_task(text)
     result = _run(stage, task.config, task.io)
     write_output(task, result)
 

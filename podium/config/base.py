@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -24,16 +24,24 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-# The limits stand inside the validator: around it, pydantic leaves them out of the JSON Schema.
+def _exact(value: int) -> int:
+    """Refuse whole numbers that a pipeline parameter would change: there each number is a double."""
+    if abs(value) > _LARGEST:
+        raise PydanticCustomError("podium", "{reason}", {"reason": f"write a whole number up to {_LARGEST}"})
+    return value
+
+
+_LARGEST = 2**53
+# The limits stand inside the validators: around them, pydantic leaves them out of the JSON Schema.
 _Strict = BeforeValidator(_not_bool)
-Int = Annotated[int, _Strict]
+_Exact = AfterValidator(_exact)
 Float = Annotated[float, _Strict]
-Positive = Annotated[int, Field(gt=0), _Strict]
-Count = Annotated[int, Field(ge=0), _Strict]
+Positive = Annotated[int, Field(gt=0), _Strict, _Exact]
+Count = Annotated[int, Field(ge=0), _Strict, _Exact]
 Seed = Annotated[int, Field(ge=0, lt=2**32), _Strict]
 PositiveFloat = Annotated[float, Field(gt=0), _Strict]
 NonNegative = Annotated[float, Field(ge=0), _Strict]
 Fraction = Annotated[float, Field(ge=0, le=1), _Strict]
 OpenFraction = Annotated[float, Field(gt=0, lt=1), _Strict]
 TopP = Annotated[float, Field(gt=0, le=1), _Strict]
-AxisSize = Annotated[int, Field(ge=-1), _Strict]
+AxisSize = Annotated[int, Field(ge=-1), _Strict, _Exact]

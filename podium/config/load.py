@@ -1,4 +1,8 @@
-"""Read a configuration: file, then overrides, then other tools' names, then paths, then the strict models."""
+"""Read a configuration: file, then overrides, then other tools' names, then paths, then the strict models.
+
+What was read once is resolved. Whoever reads it again, a stage for one, takes it as it is: what is guessed for a user's
+file (other tools' names, implied values, paths from a folder) would change it.
+"""
 
 import copy
 import os
@@ -47,15 +51,23 @@ def load_config_text(
 ) -> PodiumConfig:
     """Check a configuration given as YAML or JSON text; `source` is what errors call it. Otherwise like load_config."""
     document = parse(text, source, folder or Path.cwd())
-    return _finish(document, overrides, notices)
+    return _interpret(document, overrides, notices)
 
 
-def load_config_data(data: Mapping[str, Any], *, source: str, notices: list[str] | None = None) -> PodiumConfig:
-    """Check a configuration that is already a mapping, such as a pipeline parameter."""
-    return _finish(Document(copy.deepcopy(dict(data)), Place(source, Path.cwd())), (), notices)
+def load_config_data(
+    data: Mapping[str, Any], *, source: str, notices: list[str] | None = None, resolved: bool = False
+) -> PodiumConfig:
+    """Check a configuration that is already a mapping.
+
+    `resolved`: it is what a PodiumConfig or stage_config wrote out, such as a pipeline parameter, and is taken as it
+    is: no name of another tool, no managed parameter, no implied value, no path from the current folder.
+    """
+    document = Document(copy.deepcopy(dict(data)), Place(source, Path.cwd()))
+    return _validated(document) if resolved else _interpret(document, (), notices)
 
 
-def _finish(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
+def _interpret(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
+    """Read what a user wrote as it is meant, and check it."""
     said = rename(document)
     for override in overrides:
         said += _override(document, override)
@@ -65,6 +77,10 @@ def _finish(document: Document, overrides: Sequence[str], notices: list[str] | N
     _resolve_paths(document)
     if notices is not None:
         notices.extend(said)
+    return _validated(document)
+
+
+def _validated(document: Document) -> PodiumConfig:
     try:
         return PodiumConfig.model_validate(document.data)
     except ValidationError as error:

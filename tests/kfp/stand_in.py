@@ -32,7 +32,7 @@ def main() -> int:
     if stage == failing:
         print(f"{stage}: the stand-in was told to fail", file=sys.stderr)
         return int(status)
-    task = read_task(text, [])
+    task = read_task(text)
     result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage))
     if skipped:
         record(f"{stage} skipped")
