@@ -1,5 +1,6 @@
 """What every section of the configuration shares: strict, frozen, and with numbers that are numbers."""
 
+import re
 from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,8 +21,15 @@ def fail(field: str, reason: str) -> NoReturn:
 def _not_bool(value: Any) -> Any:
     """Refuse true and false where a number is due: pydantic would read them as 1 and 0."""
     if isinstance(value, bool):
-        raise PydanticCustomError("podium", "{reason}", {"reason": f"write a number, not {str(value).lower()}"})
+        raise PydanticCustomError("bool_as_number", "a number is due")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """Read 1e3, which is text to YAML, where a whole number is due."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value.strip()) and float(value).is_integer():
+        return int(float(value))
+    return _not_bool(value)
 
 
 def _exact(value: int) -> int:
@@ -32,16 +40,18 @@ def _exact(value: int) -> int:
 
 
 _LARGEST = 2**53
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)
 # The limits stand inside the validators: around them, pydantic leaves them out of the JSON Schema.
 _Strict = BeforeValidator(_not_bool)
+_Whole = BeforeValidator(_whole)
 _Exact = AfterValidator(_exact)
 Float = Annotated[float, _Strict]
-Positive = Annotated[int, Field(gt=0), _Strict, _Exact]
-Count = Annotated[int, Field(ge=0), _Strict, _Exact]
-Seed = Annotated[int, Field(ge=0, lt=2**32), _Strict]
+Positive = Annotated[int, Field(gt=0), _Whole, _Exact]
+Count = Annotated[int, Field(ge=0), _Whole, _Exact]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _Whole]
 PositiveFloat = Annotated[float, Field(gt=0), _Strict]
 NonNegative = Annotated[float, Field(ge=0), _Strict]
 Fraction = Annotated[float, Field(ge=0, le=1), _Strict]
 OpenFraction = Annotated[float, Field(gt=0, lt=1), _Strict]
 TopP = Annotated[float, Field(gt=0, le=1), _Strict]
-AxisSize = Annotated[int, Field(ge=-1), _Strict, _Exact]
+AxisSize = Annotated[int, Field(ge=-1), _Whole, _Exact]

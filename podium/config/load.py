@@ -14,7 +14,19 @@ from pydantic import ValidationError
 
 from podium.config.aliases import convert, rename, renamed
 from podium.config.data import FILE_FIELDS
-from podium.config.document import Document, Keys, Place, describe, dotted, parse, parse_value
+from podium.config.document import (
+    LONGEST,
+    Document,
+    Keys,
+    Place,
+    describe,
+    dotted,
+    ends_early,
+    first_unfit,
+    parse,
+    parse_value,
+    parse_word,
+)
 from podium.config.explain import explain
 from podium.config.managed import apply_managed, is_managed
 from podium.config.root import PodiumConfig
@@ -62,8 +74,16 @@ def load_config_data(
     `resolved`: it is what a PodiumConfig or stage_config wrote out, such as a pipeline parameter, and is taken as it
     is: no name of another tool, no managed parameter, no implied value, no path from the current folder.
     """
+    _refuse_unfit(Document(dict(data), Place(source, Path.cwd())))
     document = Document(copy.deepcopy(dict(data)), Place(source, Path.cwd()))
     return _validated(document) if resolved else _interpret(document, (), notices)
+
+
+def _refuse_unfit(document: Document) -> None:
+    """Raise UserError for a shape or a text that no configuration has."""
+    if (unfit := first_unfit(document.data)) is not None:
+        keys, reason = unfit
+        raise UserError(f"{document.place(keys).where}: {dotted(keys) or 'configuration'}: {reason}")
 
 
 def _interpret(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
@@ -71,6 +91,7 @@ def _interpret(document: Document, overrides: Sequence[str], notices: list[str] 
     said = rename(document)
     for override in overrides:
         said += _override(document, override)
+    _refuse_unfit(document)
     if is_managed(document.data):
         said += apply_managed(document)
     said += _imply(document)
@@ -90,7 +111,12 @@ def _validated(document: Document) -> PodiumConfig:
 def _read(file: Path) -> str:
     """Return the text of a file, or say why there is none."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        # A configuration is small; what never ends, such as a device, is refused by its length.
+        with file.open("rb") as stream:
+            content = stream.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise UserError(f"{file}: is longer than {LONGEST:,} bytes; name the YAML file of the run")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file; name the YAML file of the run") from error
     except IsADirectoryError as error:
@@ -108,14 +134,24 @@ def _override(document: Document, text: str) -> list[str]:
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{where}: write KEY=VALUE, such as ppo.kl_coef=0.05")
-    value, _ = parse_value(raw, where)
+    value = _value(raw.strip(), where)
     new = renamed(keys)
     path = _put(document.data, new, convert(keys[-1], value), where)
     document.forget(path)
     # The sections that were made on the way are the override's too.
     for end in range(1, len(path) + 1):
-        document.places.setdefault(path[:end], Place(where, Path.cwd()))
+        document.places.setdefault(path[:end], Place(where, Path.cwd(), raw.strip() if end == len(path) else ""))
     return ([] if new == keys else [f"{where}: {dotted(keys)} is read as {dotted(new)}"]) + rename(document)
+
+
+def _value(raw: str, where: str) -> Any:
+    """Read the value of an override: a list, a mapping or a quoted text as YAML, all else as it stands."""
+    if not raw.startswith(("[", "{", '"', "'")):
+        return parse_word(raw, where)
+    value, _ = parse_value(raw, where)
+    if ends_early(raw):
+        raise UserError(f"{where}: YAML reads what follows the # as a comment; put the whole value in quotes")
+    return value
 
 
 def _put(data: dict[str, Any], keys: Keys, value: Any, where: str) -> Keys:
