@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig
+from podium.config import PodiumConfig, deciding
 from podium.errors import UserError
 from podium.version import __version__
 
@@ -51,7 +51,7 @@ class Manifest:
 
 def task_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Return the digest of what decides a stage's results: equal keys, equal results."""
-    return _digest({"stage": stage, "config": config, "inputs": inputs})
+    return _digest({"stage": stage, "config": deciding(config), "inputs": inputs})
 
 
 def write_manifest(
