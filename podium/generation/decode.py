@@ -100,6 +100,7 @@ class _Decoder:
         for place, token in enumerate(ending):
             passed = self.read(jnp.full_like(loop.token, token), cache, loop.step + place)
             cache = passed.cache
+            assert passed.lower is not None, "the prompt's were kept"
             found.append(passed.lower)
         return loop.responses._replace(lower_ending=jnp.concatenate(found, axis=1) if found else None)
 
