@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.config import PodiumConfig, stage_config
+from podium.config.carrying import shielded
 from podium.storage.digests import file_digest
 
 
@@ -13,9 +14,10 @@ def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return a stage's config as KFP can carry it.
 
     KFP's compiler has no null in a dict parameter. Leaving such keys out means the same to a stage, which implies
-    nothing: null is the default of every field that may be null (a test holds the config to that).
+    nothing: null is the default of every field that may be null (a test holds the config to that). Text that KFP, Argo
+    or Kubernetes would take for a placeholder is written so that none of them does.
     """
-    parameter: dict[str, Any] = _without_nulls(stage_config(config, stage))
+    parameter: dict[str, Any] = _carried(stage_config(config, stage))
     return parameter
 
 
@@ -48,9 +50,9 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _without_nulls(value: Any) -> Any:
+def _carried(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _carried(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
-    return value
+        return [_carried(item) for item in value]
+    return shielded(value) if isinstance(value, str) else value

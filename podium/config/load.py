@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from podium.config.aliases import convert, rename, renamed
+from podium.config.carrying import unshielded
 from podium.config.data import FILE_FIELDS
 from podium.config.document import (
     LONGEST,
@@ -75,8 +76,9 @@ def load_config_data(
     is: no name of another tool, no managed parameter, no implied value, no path from the current folder.
     """
     _refuse_unfit(Document(dict(data), Place(source, Path.cwd())))
-    document = Document(copy.deepcopy(dict(data)), Place(source, Path.cwd()))
-    return _validated(document) if resolved else _interpret(document, (), notices)
+    if resolved:
+        return _validated(Document(unshielded(dict(data)), Place(source, Path.cwd())))
+    return _interpret(Document(copy.deepcopy(dict(data)), Place(source, Path.cwd())), (), notices)
 
 
 def _refuse_unfit(document: Document) -> None:
