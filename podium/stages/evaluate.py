@@ -45,7 +45,8 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     candidates = read_candidates(io.input("candidates"))
     mesh = make_mesh(**config.platform.mesh.model_dump())
     with jax.set_mesh(mesh):
-        policy = load(io.input("policy"), dtype=config.model.dtype, mesh=mesh, base=base_folder(io))
+        tuned = io.input("policy")
+        policy = load(tuned, dtype=config.model.dtype, mesh=mesh, base=base_folder(config, io, tuned))
         reference = policy.replace(adapter=None, lora=None) if policy.lora else base_model(config, io, mesh)
         _check_baseline(candidates, policy, reference)
         answers = _answer(policy, candidates, config)

@@ -34,7 +34,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     if settings.verify == "always" and missing:
         raise UserError(f"export.verify: always needs the package {missing}; install it, or write auto")
     source, folder = io.input("policy"), io.output("model")
-    model = load(source, base=base_folder(io, "base"))
+    model = load(source, base=base_folder(config, io, source, "base"))
     export(model, folder, format=settings.format, dtype=settings.dtype)
     _check_tokenizer(model.tokenizer, folder)
     subject, found = _subject(model, config), None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.config import PodiumConfig, deciding, stage_config
+from podium.config import PodiumConfig
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs, read_preferences
 from podium.data.tokenizer import Tokenizer
 from podium.evaluation import preference
@@ -21,9 +21,8 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf.comparisons import encode
 from podium.rlhf.reward_training import RewardRun, train_reward
 from podium.rlhf.scoring import encode_answers, score_ids
-from podium.stages.base import base_model, reward_base
+from podium.stages.base import base_model, reward_base, work_key
 from podium.stages.io import Result, StageIO
-from podium.training.loop import fingerprint
 
 CONFIDENCE = 0.95
 # Points of accuracy that cutting the responses may cost before it is said.
@@ -50,7 +49,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             mesh=mesh,
             folder=folder,
             checkpoints=f"{io.work('reward_model')}/checkpoints",
-            fingerprint=fingerprint(deciding(stage_config(config, "reward")), io.input_digests(), base.base_digest),
+            fingerprint=work_key("reward", config, io, policy, base),
         ),
     )
     report = judge(model, held_out, config.data.max_length)

@@ -9,22 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+PATIENCE_S = 5.0
 # What mounted object stores and some network file systems say: there, nobody can hold a lock.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextmanager
 def locked(
-    path: Path, busy: Callable[[str], Exception], *, patience_s: float = 5.0, keep: bool = True
+    path: Path, busy: Callable[[str], Exception], *, patience_s: float | None = None, keep: bool = True
 ) -> Iterator[int]:
     """Hold the lock of a file, which is made where it is missing, and yield its file descriptor.
 
     Give the descriptor to child processes: the lock then holds until the last of them has ended, even where this
-    process was killed. `patience_s` is how long to wait for such children to end. Where somebody else holds it, raise
-    what `busy` makes of the process id that the holder wrote into the file ("unknown" where it wrote none). Unless
-    `keep` holds, the file goes with the lock. A file system without locks lets everybody in.
+    process was killed. `patience_s`, else PATIENCE_S, is how long to wait for such children to end. Where somebody
+    else holds it, raise what `busy` makes of the process id that the holder wrote into the file ("unknown" where it
+    wrote none). Unless `keep` holds, the file goes with the lock. A file system without locks lets everybody in.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
     while True:
         with path.open("a+", encoding="utf-8") as file:
             _wait(file, busy, deadline)
