@@ -20,3 +20,14 @@ class UserError(Exception):
     Raise it for anything a user can mend: a path, a config value, a data row, a model folder. The command
     line prints the message without a stack trace and exits with code 2. Faults of our own stay ordinary exceptions.
     """
+
+
+class Stopped(Exception):
+    """A signal ended a stage between two steps, and the last of them is saved: the same command goes on from there.
+
+    The command line prints the message and leaves with ExitCode.STOPPED.
+    """
+
+    def __init__(self, stage: str, done: int, total: int) -> None:
+        super().__init__(f"{stage}: stopped after step {done} of {total}, which is saved; start it again to go on")
+        self.done = done

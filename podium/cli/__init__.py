@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, stage, weights
-from podium.errors import UserError
+from podium.errors import ExitCode, Stopped, UserError
 from podium.version import __version__
 
 EPILOG = "Start with:  podium validate rlhf.yaml  then  podium run rlhf.yaml"
@@ -55,11 +55,15 @@ def build_app() -> typer.Typer:
 
 
 def main() -> NoReturn:
-    """Run the command line: 0, 2 for a user's mistake, 130 after Ctrl-C; faults of ours keep their stack trace."""
+    """Run the command line and leave with an ExitCode, or 130 after Ctrl-C; faults of ours keep their stack trace."""
     try:
         build_app()(prog_name="podium")
     except UserError as error:
         _fail(error)
+    except Stopped as stop:
+        sys.stdout.flush()
+        print(f"podium {stop}", file=sys.stderr)
+        sys.exit(ExitCode.STOPPED)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -65,6 +65,7 @@ class PpoConfig(Section):
         None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
     )
     save_steps: Positive = Field(20, description="Steps between checkpoints.")
+    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
     sample_rows: Count = Field(4, description="Rollout rows kept at each logging step.")
     resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")

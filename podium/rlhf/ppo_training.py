@@ -120,6 +120,7 @@ def fit(
             checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
             save_steps=config.save_steps,
+            save_minutes=config.save_minutes,
             logging_steps=config.logging_steps,
             shown={"score": "objective/scores_raw", "kl": "objective/kl", "len": "objective/response_length"},
             known=lambda done: {"lr": course[done - 1], "episode": done * batches.size},

@@ -157,6 +157,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
             save_steps=config.save_steps,
+            save_minutes=config.save_minutes,
             logging_steps=config.logging_steps,
             shown={"loss": "loss", "acc": "accuracy"},
         )

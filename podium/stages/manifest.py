@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig
+from podium.config import PodiumConfig, deciding
 from podium.errors import UserError
 from podium.storage.digests import file_digest, value_digest
 from podium.storage.files import write_text
@@ -51,7 +51,7 @@ class Manifest:
 
 def task_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Return the digest of what decides a stage's results: equal keys, equal results."""
-    return value_digest({"stage": stage, "config": config, "inputs": inputs})
+    return value_digest({"stage": stage, "config": deciding(config), "inputs": inputs})
 
 
 def write_manifest(

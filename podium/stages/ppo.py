@@ -4,7 +4,7 @@ Metrics: those of the last logged step, under the names of docs/rlhf.md (objecti
 step's are in the policy's metrics.jsonl and TensorBoard files.
 """
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, deciding, stage_config
 from podium.data.records import read_prompts
 from podium.models import load, save
 from podium.parallel.mesh import make_mesh
@@ -36,7 +36,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             folder=folder,
             checkpoints=f"{io.work('policy')}/checkpoints",
             rollouts=rollouts / ROLLOUTS_FILE,
-            fingerprint=fingerprint(stage_config(config, "ppo"), io.input_digests(), base.base_digest),
+            fingerprint=fingerprint(deciding(stage_config(config, "ppo")), io.input_digests(), base.base_digest),
         ),
     )
     save(policy, folder)

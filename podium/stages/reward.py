@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, deciding, stage_config
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs, read_preferences
 from podium.data.tokenizer import Tokenizer
 from podium.evaluation import preference
@@ -50,7 +50,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             mesh=mesh,
             folder=folder,
             checkpoints=f"{io.work('reward_model')}/checkpoints",
-            fingerprint=fingerprint(stage_config(config, "reward"), io.input_digests(), base.base_digest),
+            fingerprint=fingerprint(deciding(stage_config(config, "reward")), io.input_digests(), base.base_digest),
         ),
     )
     report = judge(model, held_out, config.data.max_length)

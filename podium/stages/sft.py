@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, deciding, stage_config
 from podium.data.records import read_demonstrations
 from podium.evaluation import drift
 from podium.evaluation.logprobs import answer_logprobs
@@ -52,7 +52,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
                 mesh=mesh,
                 folder=folder,
                 checkpoints=f"{io.work('model')}/checkpoints",
-                fingerprint=fingerprint(stage_config(config, "sft"), io.input_digests(), base.base_digest),
+                fingerprint=fingerprint(deciding(stage_config(config, "sft")), io.input_digests(), base.base_digest),
             ),
         )
         after = perplexity(model, held_out, size, "sft: after")

@@ -162,6 +162,8 @@ class Killed(BaseException):
     [
         ({}, {}, [True, False]),
         ({}, {"seed": 1}, [False, False]),
+        ({}, {"ppo": {"save_steps": 1, "save_minutes": 0.5}}, [True, False]),
+        ({}, {"ppo": {"logging_steps": 2}}, [False, False]),
         ({"ppo": {"resume": "never"}}, {"ppo": {"resume": "never"}}, [False, False]),
     ],
 )
