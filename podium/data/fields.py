@@ -151,9 +151,9 @@ def shared_prefix(first: list[Message], second: list[Message]) -> int:
 
 
 def whole_number(value: Any, name: str) -> int:
-    """Return an integer; 2.0 and "2" count as 2, true does not."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,9}", value.strip()):
-        return int(value)
+    """Return an integer; 2.0, "2" and "2.0" count as 2, true does not."""
+    if isinstance(value, str) and (digits := re.fullmatch(r"([+-]?[0-9]{1,9})(?:\.0+)?", value.strip())):
+        return int(digits[1])
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise Refused("type", f"{name} is {_short(value)}; write a whole number")
     return int(value)
@@ -194,9 +194,9 @@ def label(value: Any, name: str) -> str:
 
 def choice(value: Any, name: str = "choice") -> list[int]:
     """Return the ranks of two candidates from 0, 1, a, b or tie."""
-    if isinstance(value, float) and value in (0.0, 1.0):
-        value = int(value)
     key = str(value).strip().lower().removeprefix("response_").removeprefix("candidate_")
+    # A spreadsheet or pandas writes whole numbers as 1.0 where a cell of the column is empty.
+    key = re.sub(r"\A([0-9]+)\.0+\Z", r"\1", key)
     if key not in CHOICES:
         raise Refused("choice", f"{name} is {_short(value)}; write 0 for the first candidate, 1 for the second, or tie")
     best = CHOICES[key]
