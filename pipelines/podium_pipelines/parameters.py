@@ -1,11 +1,10 @@
 """What a config becomes as pipeline parameters."""
 
-import glob
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, paths, stage_config
 from podium.config.carrying import shielded
 from podium.storage.digests import file_digest
 
@@ -22,12 +21,8 @@ def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
 
 
 def data_files(config: PodiumConfig) -> list[str]:
-    """Return the data files and folders that the config names and this machine has; a pattern stands for its files."""
-    return [found for source in config.data.files for found in _matches(source.path)]
-
-
-def _matches(path: str) -> list[str]:
-    return [path] if Path(path).exists() else sorted(glob.glob(path))
+    """Return the data files that the config names and this machine has; a pattern stands for its files."""
+    return [found for source in config.data.files for found in paths.matches(source.path)]
 
 
 def data_digest_of(config: PodiumConfig) -> str:

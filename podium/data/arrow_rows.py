@@ -12,8 +12,8 @@ from podium.errors import UserError
 
 # Deeper than any format of rows; Python's own converters give up at about a thousand.
 MAX_DEPTH = 64
-# Few, so that a page of equal values, which takes no place in the file, is not unfolded at once.
-_BATCH = 1024
+# Rows that are converted at once: few, because equal values take no place in the file and all of it here.
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _check_columns(path: str, schema: Any) -> None:
         for name, type_ in fields:
             inner = _inner(type_)
             if inner:
-                levels.append((f"{where}{name}.", inner, depth + 1))
+                levels.append((f"{where}{name}." if name else where, inner, depth + 1))
 
 
 def _inner(type_: Any) -> list[tuple[str, Any]]:
@@ -138,29 +138,48 @@ def _extension() -> Any:
 
 def _rows(path: str, kind: str, batches: Any, limit: int, content: bytes) -> Iterator[Row | Refusal]:
     number, size = 0, 0
+    for piece in _pieces(path, kind, batches):
+        try:
+            columns = {name: _plain(piece.column(place)) for place, name in enumerate(piece.schema.names)}
+            size += sum(column.nbytes for column in columns.values())
+            if size > limit:
+                _raise_unfolds(path, content, limit)
+            values = {name: _values(column) for name, column in columns.items()}
+        except Exception as error:
+            raise _damaged(path, kind, error) from None
+        for place in range(piece.num_rows):
+            number += 1
+            yield _row(path, number, {name: column[place] for name, column in values.items()})
+
+
+def _pieces(path: str, kind: str, batches: Any) -> Iterator[Any]:
+    """Yield the batches of a file in pieces of a few rows."""
     while True:
         try:
             batch = next(batches, None)
             if batch is None:
                 return
-            size += batch.nbytes
-            if size > limit:
-                _raise_unfolds(path, content, limit)
             if kind == "Arrow":
                 # Of an Arrow file nothing has been checked yet: offsets may lead anywhere.
                 batch.validate(full=True)
-            columns = {name: _values(batch.column(place)) for place, name in enumerate(batch.schema.names)}
         except Exception as error:
             raise _damaged(path, kind, error) from None
-        for place in range(batch.num_rows):
-            number += 1
-            values = {name: column[place] for name, column in columns.items()}
-            faults = [(name, value.reason) for name, value in values.items() if isinstance(value, _Fault)]
-            if faults:
-                name, reason = faults[0]
-                yield unreadable(path, number, f"column {shown(name)} cannot be read ({reason}); drop or mend it")
-            else:
-                yield Row(path, number, values)
+        for start in range(0, batch.num_rows, _BATCH):
+            yield batch.slice(start, _BATCH)
+
+
+def _plain(column: Any) -> Any:
+    """Return a column with its values in full, where the file holds the different ones once."""
+    import pyarrow.types as types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
+def _row(path: str, number: int, values: dict[str, Any]) -> Row | Refusal:
+    for name, value in values.items():
+        if isinstance(value, _Fault):
+            return unreadable(path, number, f"column {shown(name)} cannot be read ({value.reason}); drop or mend it")
+    return Row(path, number, values)
 
 
 def _values(column: Any) -> list[Any]:

@@ -54,7 +54,7 @@ _EXCEL = "is an Excel workbook; save it as CSV (UTF-8)"
 # First bytes of what people take for a file of rows, and what to do.
 _OTHER_KINDS = (
     (rb"version https://git-lfs\.github\.com/spec/", "is a Git LFS pointer, not the data; run git lfs pull"),
-    (rb"/annex/objects/", "is a git-annex pointer, not the data; run git annex get"),
+    (rb"(?:\S*\.git)?/annex/objects/", "is a git-annex pointer, not the data; run git annex get"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Office file of the old kind; save it as CSV (UTF-8)"),
     (rb"(?s)PARE.*PARE\Z", "is an encrypted Parquet file; write it without encryption"),
     (rb"(?s)FEA1.*FEA1\Z", "is a Feather file, version 1; write Parquet"),

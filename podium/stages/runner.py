@@ -1,6 +1,5 @@
 """Run a stage once: skip it where its outputs are complete, put away what another config left, end with manifests."""
 
-import glob
 import hashlib
 import importlib
 import shutil
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, paths, stage_config
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
 from podium.stages.found import Output, look
@@ -194,7 +193,7 @@ def _reads(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     models = _models(stage, config, io)
     found = {name: place for name, place in models.items() if remote.is_remote(place) or Path(place).exists()}
     if stage == "prepare":
-        files = sorted({file for source in config.data.files for file in _matches(source.path)})
+        files = sorted({file for source in config.data.files for file in paths.matches(source.path) or [source.path]})
         found |= {f"data: {file}": file for file in files}
     return found
 
@@ -215,11 +214,5 @@ def _source_digest(path: str) -> str:
     """Return what changes when a data file does; the stage itself reports one that is missing."""
     if remote.is_remote(path):
         return remote.version_of(path)
-    return ",".join(content_digest(Path(file)) for file in _matches(path) if Path(file).exists())
-
-
-def _matches(path: str) -> list[str]:
-    """Return the files that a local pattern stands for; any other path is itself."""
-    if remote.is_remote(path) or not glob.has_magic(path) or Path(path).exists():
-        return [path]
-    return sorted(glob.glob(path, recursive=True))
+    # A folder, a pipe or a device in place of a file is none of them: the stage says so, without reading it.
+    return ",".join(content_digest(Path(file)) for file in paths.matches(path))

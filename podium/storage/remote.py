@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from podium.config import paths
 from podium.errors import UserError
 from podium.storage.failures import is_full_disk
 
 _FILE = "file://"
 _PIECE = 1 << 20
+# A store in this process, for what a notebook or a test keeps nowhere else.
+IN_MEMORY = "memory"
 # In the order of how surely they are of the contents alone.
 _CHECKSUMS = ("crc32c", "md5Hash", "ETag", "etag")
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
@@ -210,7 +213,8 @@ def version_of(uri: str) -> str:
     """
     system, path = _open(uri)
     try:
-        return ",".join(str(system.ukey(file)) for file in (system.glob(path) if "*" in path else [path]))
+        files = system.glob(paths.glob_pattern(path)) if paths.is_pattern(path) else [path]
+        return ",".join(str(system.ukey(file)) for file in files)
     except Exception as error:
         raise _failed("file", path.rpartition("/")[2], uri, error) from error
 
@@ -220,6 +224,8 @@ def _open(uri: str) -> tuple[Any, str]:
     import fsspec
 
     scheme = uri.partition("://")[0]
+    if fault := paths.address_fault(uri, also=(IN_MEMORY,)):
+        raise UserError(f"{uri}: {fault}")
     try:
         system, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:

@@ -333,7 +333,7 @@ def test_uris_are_copied_in_and_out_with_the_manifest_last(
     ("uri", "expected"),
     [
         ("memory://bucket/absent", "input prompts: there is nothing at memory://bucket/absent; name what the earlier"),
-        ("nonsense://bucket/x", "nonsense://bucket/x: nonsense:// is not known; write a path, gs://... or s3://..."),
+        ("nonsense://bucket/x", "nonsense://bucket/x: addresses of nonsense:// are not read; write"),
     ],
 )
 def test_a_uri_that_leads_nowhere_is_named(store: Any, uri: str, expected: str) -> None:
