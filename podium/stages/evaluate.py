@@ -8,8 +8,10 @@ Gates: the stage completes whether they pass or not, so that a failed run still 
 in the metrics; who runs the stage decides what a 0 means.
 
 Metrics: num_prompts; reward_baseline, reward_tuned, reward_gain with _low and _high; win_rate with _low and _high;
-win_rate_equal_length, reward_gain_equal_length; kl with _low and _high, kl_per_token; length, finish_rate, perplexity,
-repetition and distinct_2, each with _baseline and _tuned; length_ratio; reward_accuracy; gates_passed.
+win_rate_equal_length, reward_gain_equal_length; best_of_2_gain with _low and _high, best_of_2_kl (a bound), where the
+baseline has two answers to each prompt; kl with _low and _high, kl_per_token; length, finish_rate, perplexity,
+common_opening, duplicates, prompt_copies, repetition and distinct_2, each with _baseline and _tuned; length_ratio;
+reward_accuracy; gates_passed.
 """
 
 import json
@@ -25,7 +27,7 @@ from podium.errors import UserError
 from podium.evaluation import comparison, report, results
 from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
-from podium.evaluation.samples import Row
+from podium.evaluation.samples import Row, prompt_text
 from podium.models import Model, load
 from podium.models.packing import Example
 from podium.parallel.mesh import make_mesh
@@ -33,16 +35,21 @@ from podium.rlhf.scoring import encode_answers, score_ids
 from podium.stages.base import base_folder, base_model
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
+from podium.stages.provenance import run_of
 from podium.stages.sample import answer, responses_of
 from podium.training.metrics import METRICS_FILE, read_metrics
 from podium.training.progress import Progress
 
 REPORT_FILE = "report.json"
+# In what rewards are given.
+NORMALIZED = "standard deviations of untrained answers"
+OWN_SCALE = "the reward model's own scale"
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
     """Answer, score, measure and write report, samples and metrics."""
     candidates = read_candidates(io.input("candidates"))
+    data = _read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None
     mesh = make_mesh(**config.platform.mesh.model_dump())
     with jax.set_mesh(mesh):
         tuned = io.input("policy")
@@ -50,13 +57,15 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         reference = policy.replace(adapter=None, lora=None) if policy.lora else base_model(config, io, mesh)
         _check_baseline(candidates, policy, reference)
         answers = _answer(policy, candidates, config)
-        rewards = _rewards(config, io, candidates, answers, policy, shared=reference, mesh=mesh)
+        judge = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=reference)
+        rewards = _rewards(config, io, candidates, answers, policy, judge)
         measured, rows = _measure(config, candidates, answers, policy, reference, rewards)
     held_out = _read_json(io.input("reward_model") / REPORT_FILE)
+    measured |= {"reward_unit": NORMALIZED if (judge.gain, judge.bias) != (1.0, 0.0) else OWN_SCALE}
     measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
     gates = config.evaluation.gates.model_dump()
     found = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
-    _write(config, io, found, rows)
+    _write(config, io, found, rows, data)
     metrics = comparison.flatten(found) | {"gates_passed": float(found["gates_passed"])}
     if held_out:
         metrics["reward_accuracy"] = held_out["accuracy"]["value"]
@@ -87,15 +96,12 @@ def _rewards(
     candidates: Sequence[Candidates],
     answers: list[list[Response]],
     policy: Model,
-    *,
-    shared: Model,
-    mesh: jax.sharding.Mesh,
+    model: Model,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score baseline and tuned answers, [prompts, generations] each, in one pass.
 
     Equal answers are scored once: the same one must not win by the rounding of another batch.
     """
-    model = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=shared)
     prompts = [model.tokenizer.encode_prompt(row.prompt) for row in candidates]
     sides = [_examples(model, policy, prompts, rows) for rows in ([row.responses for row in candidates], answers)]
     unique = sorted(set(sides[0] + sides[1]))
@@ -147,7 +153,8 @@ def _measure(
         "baseline": _side(before, rewards[0], plain[: len(before)]),
         "tuned": _side(after, rewards[1], plain[len(before) :]),
     }
-    measured = comparison.compare(sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
+    asked = [prompt_text(row.prompt) for row in candidates]
+    measured = comparison.compare(asked, sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
     return measured, _rows(candidates, after, rewards, moved.policy_logprobs - moved.reference_logprobs)
 
 
@@ -207,7 +214,7 @@ def _rows(
     ]
 
 
-def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row]) -> None:
+def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row], data: Any) -> None:
     policy = io.input("policy")
     page = report.Page(
         results=found,
@@ -217,7 +224,8 @@ def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[
         config=stage_config(config, "evaluate"),
         versions=versions(),
         inputs=io.input_digests(),
-        data=_read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None,
+        data=data,
+        run=run_of(io),
     )
     io.output("report").write_text(report.html(page), encoding="utf-8")
     results.write(io.output("samples"), found, rows, report.markdown(found))

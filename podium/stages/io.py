@@ -52,10 +52,10 @@ SPECS: dict[str, StageSpec] = {
         ("policy", "candidates", "reward_model"),
         ("report", "metrics", "samples"),
         frozenset({"report"}),
-        optional=("model",),
+        optional=("model", "data_report"),
     ),
     # Its output is called model.
-    "export": StageSpec(("policy",), ("model",), optional=("base",)),
+    "export": StageSpec(("policy",), ("model",), optional=("base", "samples")),
 }
 
 

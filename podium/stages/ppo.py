@@ -7,6 +7,7 @@ step's are in the policy's metrics.jsonl and TensorBoard files.
 from podium.config import PodiumConfig
 from podium.data.records import read_prompts
 from podium.models import load, save
+from podium.parallel.hardware import hardware
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
 from podium.stages.base import base_model, work_key
@@ -42,5 +43,6 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     (rollouts / ROLLOUTS_FILE).touch()
     last = read_metrics(folder)[-1]
     metrics = {name: value for name, value in last.items() if name not in ("step", "time") and value is not None}
-    metadata = {"policy": {"base": policy.base, "steps": last["step"], "reward_model": reward.base}}
+    described = {"base": policy.base, "steps": last["step"], "reward_model": reward.base, "hardware": hardware()}
+    metadata = {"policy": described}
     return Result(metrics=metrics, metadata=metadata)
