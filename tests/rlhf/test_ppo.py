@@ -138,7 +138,7 @@ def sharded_step(spec, mesh, prompts, build=over_mesh):
             for name, tree in placed.items()
         }
         start = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
-        rest = jax.device_put((start.kl_coef, start.key, start.step), placement.whole(mesh))
+        rest = jax.device_put((start.kl_coef, start.key, start.step, start.scale), placement.whole(mesh))
         state = PpoState(placed, slots, *rest)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         step = build(spec, optimizers, tiny.count_reward, mesh)
