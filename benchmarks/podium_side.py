@@ -32,10 +32,11 @@ from podium.parallel.mesh import make_mesh  # noqa: E402
 from podium.rlhf import placement  # noqa: E402
 from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arrays  # noqa: E402
 from podium.rlhf.networks import Network  # noqa: E402
-from podium.rlhf.ppo import reward_scores  # noqa: E402
-from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec  # noqa: E402
+from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
 from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
 from podium.rlhf.reward import RewardSpec, RewardState, make_reward_step  # noqa: E402
+from podium.rlhf.rewards import reward_scores  # noqa: E402
+from podium.rlhf.roles import cast_networks, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
 from podium.training.optimizer import make_optimizer  # noqa: E402
 
@@ -109,6 +110,7 @@ def ppo_seconds(case: Case) -> list[float]:
         critic=CriticConfig(kind="shared" if case.shared_critic else "separate"),
         save_steps=steps + 1,
         sample_rows=0,
+        score_samples=0,
     )
     cast = cast_networks(*models(case), config, 0)
     spec = ppo_spec(cast, config, (), PAD)
@@ -124,7 +126,7 @@ def ppo_seconds(case: Case) -> list[float]:
             path / "rollouts.jsonl",
             "bench",
         )
-        fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec.shared_layers))
+        fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec.shared_layers, spec.ending))
         return gaps([row["time"] for row in read_metrics(path)])
 
 

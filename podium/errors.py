@@ -26,6 +26,17 @@ class UserError(Exception):
     """
 
 
+class Stopped(Exception):
+    """A signal ended a stage between two steps, and the last of them is saved: the same command goes on from there.
+
+    The command line prints the message and leaves with ExitCode.STOPPED.
+    """
+
+    def __init__(self, stage: str, done: int, total: int) -> None:
+        super().__init__(f"{stage}: stopped after step {done} of {total}, which is saved; start it again to go on")
+        self.done = done
+
+
 # Nothing more can be written: the disk, a quota, or the size that a file may have here.
 FULL = {
     errno.ENOSPC: "no space left on the disk; free some",

@@ -9,7 +9,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests compile many small programs and run each a few times: compiling is most of their time, and optimisation more
 # than half of that. Subprocesses inherit it. A test of what optimised code does asks for it: support.tiny.OPTIMISED.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# A user's own flags, such as --xla_cpu_max_isa=AVX2, are added to.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import hypothesis
 import jax

@@ -127,6 +127,7 @@ def evaluate(
     samples: Output[Dataset],
     config: dict,
     model: Input[Model] = None,
+    data_report: Input[Artifact] = None,
 ) -> dsl.ContainerSpec:
     """Compare the tuned policy with the baseline answers on held-out prompts.
 
@@ -139,6 +140,7 @@ def evaluate(
         samples: samples.jsonl, both answers side by side with their rewards, and results.json.
         config: This stage's part of the resolved Podium config.
         model: What `sft` wrote; without it, the model that the config names.
+        data_report: What `prepare` found in the data; the report has a section on it.
     """
     return stage_container("evaluate")
 
@@ -149,6 +151,7 @@ def export(
     model: Output[Model],
     config: dict,
     base: Input[Model] = None,
+    samples: Input[Dataset] = None,
 ) -> dsl.ContainerSpec:
     """Write the tuned policy as a Hugging Face folder.
 
@@ -157,5 +160,6 @@ def export(
         model: Safetensors, tokenizer, chat template and generation config.
         config: This stage's part of the resolved Podium config.
         base: What `sft` wrote, where the policy is an adapter on it.
+        samples: What `evaluate` found; the model card carries its verdict.
     """
     return stage_container("export")

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from podium.errors import UserError, file_error, path_argument
+from podium.errors import ExitCode, UserError, file_error, path_argument
 from podium_pipelines import remote_cli
 from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, require_stages, target_name
 
@@ -59,7 +59,8 @@ def run_here(
     """Run a config's pipeline and show its results; `program` stands in for the stages in tests.
 
     Raises:
-        typer.Exit: A stage failed (2 where it refused what the user gave, else 1) or a signal came (128 + its number).
+        typer.Exit: A stage failed (2 where it refused what the user gave, 75 where it was stopped, else 1), or a signal
+            came (128 + its number).
     """
     from rich.console import Console
 
@@ -78,7 +79,10 @@ def run_here(
         with termination_raises():
             local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
     except local_run.StageFailed as failure:
-        raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name)) from failure
+        raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)) from failure
+    except local_run.StageInterrupted as stop:
+        typer.echo(f"Stopped. The same command goes on from {stop.goes_on}.", err=True)
+        raise typer.Exit(128 + stop.number) from stop
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
         typer.echo("\nStopped. The same command goes on from here.", err=True)
@@ -149,8 +153,13 @@ def default_out(config: Path) -> Path:
     return Path("runs", f"{config.parent.name}-{config.stem}")
 
 
-def _explain(stage: str, status: int, signal_name: str | None) -> int:
+def _explain(stage: str, status: int, signal_name: str | None, goes_on: str) -> int:
     """Return the exit code for a failed stage; speak only where the stage could not say itself why it ended."""
     if signal_name:
-        typer.echo(f"{stage} was ended by {signal_name}: is there enough memory? The same command goes on.", err=True)
-    return 2 if status == 2 else 1
+        typer.echo(
+            f"{stage} was ended by {signal_name}: is there enough memory? The same command goes on from {goes_on}.",
+            err=True,
+        )
+    if status == ExitCode.STOPPED:
+        typer.echo(f"The same command goes on from {goes_on}.", err=True)
+    return status if status in (ExitCode.USER, ExitCode.STOPPED) else ExitCode.FAULT

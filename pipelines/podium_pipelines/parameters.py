@@ -1,30 +1,28 @@
 """What a config becomes as pipeline parameters."""
 
-import glob
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, paths, stage_config
+from podium.config.carrying import shielded
 from podium.storage.digests import file_digest
 
 
 def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return a stage's config as KFP can carry it.
 
-    KFP has no null in a dict parameter. Leaving such keys out means the same, because null is the default of every
-    field that may be null (a test holds the config to that).
+    KFP's compiler has no null in a dict parameter. Leaving such keys out means the same to a stage, which implies
+    nothing: null is the default of every field that may be null (a test holds the config to that). Text that KFP, Argo
+    or Kubernetes would take for a placeholder is written so that none of them does.
     """
-    return {key: _without_nulls(value) for key, value in stage_config(config, stage).items()}
+    parameter: dict[str, Any] = _carried(stage_config(config, stage))
+    return parameter
 
 
 def data_files(config: PodiumConfig) -> list[str]:
-    """Return the data files and folders that the config names and this machine has; a pattern stands for its files."""
-    return [found for source in config.data.files for found in _matches(source.path)]
-
-
-def _matches(path: str) -> list[str]:
-    return [path] if Path(path).exists() else sorted(glob.glob(path))
+    """Return the data files that the config names and this machine has; a pattern stands for its files."""
+    return [found for source in config.data.files for found in paths.matches(source.path)]
 
 
 def data_digest_of(config: PodiumConfig) -> str:
@@ -47,9 +45,9 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _without_nulls(value: Any) -> Any:
+def _carried(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _carried(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
-    return value
+        return [_carried(item) for item in value]
+    return shielded(value) if isinstance(value, str) else value

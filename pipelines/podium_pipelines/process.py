@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_GRACE_S = 10.0
+# A stage that is asked to end finishes its step and saves.
+GRACE_S = 120.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,10 +38,18 @@ def termination_raises() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_process(command: Sequence[str], *, env: Mapping[str, str], keep_open: Sequence[int] = ()) -> int:
+def run_process(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stopping: Callable[[], None] = lambda: None,
+    keep_open: Sequence[int] = (),
+) -> int:
     """Run a command to its end and return its exit status; its output goes where ours goes.
 
-    It has its own process group, so that everything it started can be ended with it.
+    It has its own process group, so that everything it started can be ended with it. Where an exception ends the wait,
+    such as KeyboardInterrupt, it gets SIGTERM, `stopping` is called, and it has GRACE_S to end; a second exception
+    kills it at once.
     """
     process = subprocess.Popen(
         command,
@@ -54,13 +63,14 @@ def run_process(command: Sequence[str], *, env: Mapping[str, str], keep_open: Se
         return process.wait()
     finally:
         if process.poll() is None:
-            _stop(process)
+            _stop(process, stopping)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], stopping: Callable[[], None]) -> None:
     try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(_GRACE_S)
+        stopping()
+        process.wait(GRACE_S)
     except subprocess.TimeoutExpired:
         pass
     finally:

@@ -75,9 +75,11 @@ def _tasks(
         policy=policy,
         candidates=tasks["sample"].outputs["candidates"],
         reward_model=reward_model,
+        data_report=prepared.outputs["data_report"],
         **model,
     )
-    tasks["export"] = components.export(config=export, policy=policy, **base)
+    samples = tasks["evaluate"].outputs["samples"]
+    tasks["export"] = components.export(config=export, policy=policy, samples=samples, **base)
     return tasks
 
 

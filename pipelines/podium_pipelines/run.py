@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from podium_components import PROGRAM
 from podium_pipelines import workdir
 from podium_pipelines.compiler import compile_text, local_paths
 from podium_pipelines.kfp_local import run_spec
-from podium_pipelines.process import run_process
+from podium_pipelines.process import Terminated, run_process
 
 Runner = Literal["process", "docker"]
 
@@ -30,16 +30,26 @@ THIS_PROGRAM = (sys.executable, "-m", "podium")
 class StageFailed(Exception):
     """A stage ended with a status other than 0; it has said why itself, unless a signal ended it."""
 
-    def __init__(self, stage: str, status: int) -> None:
+    def __init__(self, stage: str, status: int, goes_on: str) -> None:
         super().__init__(f"{stage} ended with status {status}")
         self.stage = stage
         self.status = status
+        self.goes_on = goes_on
 
     @property
     def signal_name(self) -> str | None:
         """Name the signal that ended the stage; a container reports it as 128 + its number."""
         number = -self.status if self.status < 0 else self.status - 128
         return signal.Signals(number).name if number in set(signal.Signals) else None
+
+
+class StageInterrupted(Exception):
+    """A signal that came to this process ended it between or in the steps of a stage."""
+
+    def __init__(self, interrupt: KeyboardInterrupt, goes_on: str) -> None:
+        super().__init__(goes_on)
+        self.number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        self.goes_on = goes_on
 
 
 def run_pipeline(
@@ -55,6 +65,7 @@ def run_pipeline(
     Raises:
         UserError: `out` cannot be used, or the config cannot be compiled.
         StageFailed: A stage failed.
+        StageInterrupted: A signal came while a stage ran.
     """
     out = out.absolute()
     spec = compile_text(config, "local")
@@ -62,7 +73,7 @@ def run_pipeline(
         write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_text(out / workdir.PIPELINE, spec)
         start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program or THIS_PROGRAM, lock)
-        tasks = _Tasks(console, start, len(stages_of(config)))
+        tasks = _Tasks(out, console, start, len(stages_of(config)))
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
 
 
@@ -70,6 +81,7 @@ def run_pipeline(
 class _Tasks:
     """Run the containers that KFP asks for, with a line before each; a stage itself says how long it took."""
 
+    out: Path
     console: Console
     start: "_Process | _Docker"
     total: int
@@ -78,10 +90,18 @@ class _Tasks:
     def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         stage = stage_of(command)
         self.begun += 1
-        self.console.print(f"[{self.begun}/{self.total}] {stage}", style="bold", markup=False, highlight=False)
+        self._say(f"[{self.begun}/{self.total}] {stage}", style="bold")
+        stopping = f"Stopping: {stage} ends its step and saves, within 2 minutes; Ctrl-C again ends it at once."
+        try:
+            status = self.start(image, command, env, lambda: self._say(f"\n{stopping}"))
+        except KeyboardInterrupt as interrupt:
+            raise StageInterrupted(interrupt, workdir.place(self.out, stage)) from interrupt
+        if status:
+            raise StageFailed(stage, status, workdir.place(self.out, stage))
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
-        if status := self.start(image, command, env):
-            raise StageFailed(stage, status)
 
 
 def stage_of(command: Sequence[str]) -> str:
@@ -99,8 +119,9 @@ class _Process:
     program: Sequence[str]
     lock: int
 
-    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> int:
-        return run_process([*self.program, *command[len(PROGRAM) :]], env=env, keep_open=(self.lock,))
+    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str], stopping: Callable[[], None]) -> int:
+        words = [*self.program, *command[len(PROGRAM) :]]
+        return run_process(words, env=env, stopping=stopping, keep_open=(self.lock,))
 
 
 @dataclass(frozen=True)
@@ -111,11 +132,12 @@ class _Docker:
     reads: Sequence[str]
     client: Sequence[str] = field(default=("docker",))
 
-    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> int:
+    def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str], stopping: Callable[[], None]) -> int:
         name = self._name(command)
         self._remove(name)
         try:
-            return run_process([*self.client, *self._arguments(name, env), image, *command], env={})
+            words = [*self.client, *self._arguments(name, env), image, *command]
+            return run_process(words, env={}, stopping=stopping)
         finally:
             self._remove(name)
 
@@ -126,7 +148,8 @@ class _Docker:
     def _arguments(self, name: str, env: Mapping[str, str]) -> list[str]:
         mounts = [f"{self.out}:{self.out}", *(f"{path}:{path}:ro" for path in sorted(set(self.reads)))]
         return [
-            *("run", "--rm", "--name", name, "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"),
+            # Without --init, a stage that does not listen for SIGTERM would never get it: the first process is spared.
+            *("run", "--init", "--rm", "--name", name, "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"),
             *("--env", "HOME=/tmp", "--env", "PYTHONUNBUFFERED=1"),
             *(part for key, value in env.items() for part in ("--env", f"{key}={value}")),
             *(part for mount in mounts for part in ("--volume", mount)),

@@ -33,6 +33,14 @@ def locked(out: Path, *, patience_s: float = 5.0) -> Iterator[int]:
         yield descriptor
 
 
+def place(out: Path, stage: str) -> str:
+    """Say where a stage that did not end goes on: at the last step that is saved, or at its start."""
+    names = (path.name for path in out.glob(f"{stage}/*/.work/checkpoints/*"))
+    # Saving renames a folder to its step's number once it is whole.
+    step = max((int(name) for name in names if name.isdecimal()), default=None)
+    return f"the start of {stage}" if step is None else f"step {step} of {stage}"
+
+
 def _claim(out: Path) -> None:
     """Create the folder, or refuse one that holds anything but a run."""
     try:

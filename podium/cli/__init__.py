@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, doctor, stage, weights
-from podium.errors import ExitCode, UserError, explained
+from podium.errors import ExitCode, Stopped, UserError, explained
 from podium.version import __version__
 
 EPILOG = "Start with:  podium init rlhf.yaml  then  podium validate rlhf.yaml  and  podium run rlhf.yaml"
@@ -59,12 +59,16 @@ def build_app() -> typer.Typer:
 
 
 def main() -> NoReturn:
-    """Run the command line: 0, 2 for a user's mistake, 130 after Ctrl-C; faults of ours keep their stack trace."""
+    """Run the command line and leave with an ExitCode, or 130 after Ctrl-C; faults of ours keep their stack trace."""
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that is not UTF-8, or a terminal that is not, is no reason to end.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         build_app()(prog_name="podium")
+    except Stopped as stop:
+        sys.stdout.flush()
+        print(f"podium {stop}", file=sys.stderr)
+        sys.exit(ExitCode.STOPPED)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -14,6 +14,7 @@ from podium.errors import UserError, path_argument
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
     from podium.stages.io import Result, StageIO, StageSpec
+    from podium.stages.outputs import Earlier
 
 # Outputs that a command may leave out: nobody needs them, or there is nothing in them.
 SPARE_OUTPUTS = frozenset({"metrics", "demonstrations"})
@@ -68,6 +69,9 @@ ExecutorInput = Annotated[
     str | None,
     typer.Option("--executor-input", metavar="JSON", help="What Kubeflow Pipelines passes in place of the others."),
 ]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Replace the result of another config instead of keeping it as OUTPUT.N.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values that replace the config's, such as seed=7."),
@@ -85,8 +89,8 @@ def register(app: typer.Typer) -> None:
 def _help(stage: str, summary: str) -> str:
     start = f" --input {FROM_SFT[stage]}=PATH starts from what sft wrote." if stage in FROM_SFT else ""
     return (
-        f"{summary}{start}\n\nOutputs that are complete for the same config and inputs are kept as they are; an "
-        f"interrupted {stage} goes on from its last checkpoint."
+        f"{summary}{start}\n\nOutputs that are complete for the same config and inputs are kept as they are, those of "
+        f"another config as OUTPUT.1, OUTPUT.2, ...; an interrupted {stage} goes on from its last checkpoint."
     )
 
 
@@ -98,19 +102,22 @@ def _command(stage: str) -> Callable[..., None]:
         inputs: Inputs = None,
         outputs: Outputs = None,
         executor_input: ExecutorInput = None,
+        redo: Redo = False,
         overrides: Overrides = None,
     ) -> None:
         from podium.parallel.runtime import configure
 
         configure()
         if executor_input is not None:
-            if config or inputs or outputs or overrides:
-                raise UserError("--executor-input holds everything; leave --config, --input, --output, KEY=VALUE out")
+            if config or inputs or outputs or redo or overrides:
+                raise UserError(
+                    "--executor-input holds everything; leave --config, --input, --output, --redo, KEY=VALUE out"
+                )
             _run_for_kubeflow(stage, executor_input)
         elif config is None:
             raise UserError(f"podium {stage} needs --config FILE, or --executor-input JSON in a pipeline")
         else:
-            _run_here(stage, config, inputs or (), outputs or (), overrides or ())
+            _run_here(stage, config, inputs or (), outputs or (), overrides or (), redo=redo)
 
     return command
 
@@ -118,14 +125,20 @@ def _command(stage: str) -> Callable[..., None]:
 def _run_for_kubeflow(stage: str, text: str) -> None:
     from podium.stages.executor import read_task, write_output
 
-    notices: list[str] = []
-    task = read_task(text, notices)
-    notes(notices)
-    result = _run(stage, task.config, task.io)
+    task = read_task(text)
+    result = _run(stage, task.config, task.io, "orchestrated")
     write_output(task, result)
 
 
-def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[str], overrides: Sequence[str]) -> None:
+def _run_here(
+    stage: str,
+    config: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    redo: bool,
+) -> None:
     from podium.config import load_config, load_config_text
     from podium.stages.io import SPECS, StageIO
 
@@ -141,10 +154,10 @@ def _run_here(stage: str, config: str, inputs: Sequence[str], outputs: Sequence[
         _named("--output", outputs, spec.outputs, stage),
     )
     _require_all(stage, io, spec)
-    _run(stage, settings, io)
+    _run(stage, settings, io, "replace" if redo else "keep")
 
 
-def _run(stage: str, settings: "PodiumConfig", io: "StageIO") -> "Result":
+def _run(stage: str, settings: "PodiumConfig", io: "StageIO", earlier: "Earlier") -> "Result":
     if isinstance(sys.stdout, TextIOWrapper):
         # Through a pipe too, each line of progress is seen when it is printed.
         sys.stdout.reconfigure(line_buffering=True)
@@ -152,7 +165,7 @@ def _run(stage: str, settings: "PodiumConfig", io: "StageIO") -> "Result":
     from podium.stages.runner import run_stage
 
     begin = time.monotonic()
-    result, skipped = run_stage(stage, settings, io, say=typer.echo)
+    result, skipped = run_stage(stage, settings, io, earlier=earlier, say=typer.echo)
     if not skipped:
         typer.echo(f"podium {stage}: done in {time.monotonic() - begin:.0f} s")
     return result

@@ -5,7 +5,7 @@ from podium.config.load import load_config, load_config_data, load_config_text
 from podium.config.model import LoraConfig, ModelConfig
 from podium.config.platform import STAGES, KubeflowConfig, MeshConfig, PlatformConfig, Resources, VertexConfig
 from podium.config.ppo import CriticConfig, PpoConfig
-from podium.config.root import PodiumConfig, json_schema, stage_config, stages_of
+from podium.config.root import PodiumConfig, deciding, json_schema, stage_config, stages_of
 from podium.config.stages import EvaluationConfig, ExportConfig, GatesConfig, RewardConfig, SampleConfig, SftConfig
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "SftConfig",
     "Source",
     "VertexConfig",
+    "deciding",
     "json_schema",
     "load_config",
     "load_config_data",

@@ -1,8 +1,9 @@
 """What every section of the configuration shares: strict, frozen, and with numbers that are numbers."""
 
+import re
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -20,20 +21,37 @@ def fail(field: str, reason: str) -> NoReturn:
 def _not_bool(value: Any) -> Any:
     """Refuse true and false where a number is due: pydantic would read them as 1 and 0."""
     if isinstance(value, bool):
-        raise PydanticCustomError("podium", "{reason}", {"reason": f"write a number, not {str(value).lower()}"})
+        raise PydanticCustomError("bool_as_number", "a number is due")
     return value
 
 
-# The limits stand inside the validator: around it, pydantic leaves them out of the JSON Schema.
+def _whole(value: Any) -> Any:
+    """Read 1e3, which is text to YAML, where a whole number is due."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value.strip()) and float(value).is_integer():
+        return int(float(value))
+    return _not_bool(value)
+
+
+def _exact(value: int) -> int:
+    """Refuse whole numbers that a pipeline parameter would change: there each number is a double."""
+    if abs(value) > _LARGEST:
+        raise PydanticCustomError("podium", "{reason}", {"reason": f"write a whole number up to {_LARGEST}"})
+    return value
+
+
+_LARGEST = 2**53
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)
+# The limits stand inside the validators: around them, pydantic leaves them out of the JSON Schema.
 _Strict = BeforeValidator(_not_bool)
-Int = Annotated[int, _Strict]
+_Whole = BeforeValidator(_whole)
+_Exact = AfterValidator(_exact)
 Float = Annotated[float, _Strict]
-Positive = Annotated[int, Field(gt=0), _Strict]
-Count = Annotated[int, Field(ge=0), _Strict]
-Seed = Annotated[int, Field(ge=0, lt=2**32), _Strict]
+Positive = Annotated[int, Field(gt=0), _Whole, _Exact]
+Count = Annotated[int, Field(ge=0), _Whole, _Exact]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _Whole]
 PositiveFloat = Annotated[float, Field(gt=0), _Strict]
 NonNegative = Annotated[float, Field(ge=0), _Strict]
 Fraction = Annotated[float, Field(ge=0, le=1), _Strict]
 OpenFraction = Annotated[float, Field(gt=0, lt=1), _Strict]
 TopP = Annotated[float, Field(gt=0, le=1), _Strict]
-AxisSize = Annotated[int, Field(ge=-1), _Strict]
+AxisSize = Annotated[int, Field(ge=-1), _Whole, _Exact]

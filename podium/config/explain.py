@@ -22,6 +22,7 @@ _WANTED = {
     "int_parsing_size": "a smaller whole number",
     "float_parsing": "a number",
     "float_type": "a number",
+    "bool_as_number": "a number",
     "finite_number": "a finite number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -53,7 +54,12 @@ def explain(error: ValidationError, document: Document) -> str:
 
 def _line(detail: ErrorDetails, document: Document) -> str:
     keys = _keys(detail, document)
-    return f"{document.place(keys).where}: {dotted(keys) or 'configuration'}: {_reason(detail, keys)}"
+    place = document.place(keys)
+    given = describe(detail["input"])
+    # yes, off and ~ are true, false and null to YAML; the reader looks for the word.
+    if (detail["input"] is None or isinstance(detail["input"], bool)) and keys in document.places:
+        given = place.written or given
+    return f"{place.where}: {dotted(keys) or 'configuration'}: {_reason(detail, keys, given)}"
 
 
 def _keys(detail: ErrorDetails, document: Document) -> Keys:
@@ -73,7 +79,7 @@ def _keys(detail: ErrorDetails, document: Document) -> Keys:
     return (*keys, *field.split(".")) if field else keys
 
 
-def _reason(detail: ErrorDetails, keys: Keys) -> str:
+def _reason(detail: ErrorDetails, keys: Keys, given: str) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "podium":
         return str(context["reason"])
@@ -86,13 +92,13 @@ def _reason(detail: ErrorDetails, keys: Keys) -> str:
         choices = _choices(str(context["expected"]))
         close = _close(str(value), choices)
         wanted = ", ".join(choices)
-        return f"write one of {wanted}; not {describe(value)}" + (f"; did you mean '{close}'?" if close else "")
+        return f"write one of {wanted}; not {given}" + (f"; did you mean '{close}'?" if close else "")
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"write a number {words} {context[name]:g}, not {describe(value)}"
+        return f"write a number {words} {context[name]:g}, not {given}"
     if kind in _WANTED:
-        return f"write {_WANTED[kind]}, not {describe(value)}"
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {describe(value)}"
+        return f"write {_WANTED[kind]}, not {given}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {given}"
 
 
 def _choices(expected: str) -> list[str]:

@@ -1,4 +1,8 @@
-"""Read a configuration: file, then overrides, then other tools' names, then paths, then the strict models."""
+"""Read a configuration: file, then overrides, then other tools' names, then paths, then the strict models.
+
+What was read once is resolved. Whoever reads it again, a stage for one, takes it as it is: what is guessed for a user's
+file (other tools' names, implied values, paths from a folder) would change it.
+"""
 
 import copy
 import os
@@ -9,8 +13,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from podium.config.aliases import convert, rename, renamed
+from podium.config.carrying import unshielded
 from podium.config.data import FILE_FIELDS
-from podium.config.document import Document, Keys, Place, describe, dotted, parse, parse_value
+from podium.config.document import (
+    LONGEST,
+    Document,
+    Keys,
+    Place,
+    describe,
+    dotted,
+    ends_early,
+    first_unfit,
+    parse,
+    parse_value,
+    parse_word,
+)
 from podium.config.explain import explain
 from podium.config.managed import apply_managed, is_managed
 from podium.config.root import PodiumConfig
@@ -47,24 +64,46 @@ def load_config_text(
 ) -> PodiumConfig:
     """Check a configuration given as YAML or JSON text; `source` is what errors call it. Otherwise like load_config."""
     document = parse(text, source, folder or Path.cwd())
-    return _finish(document, overrides, notices)
+    return _interpret(document, overrides, notices)
 
 
-def load_config_data(data: Mapping[str, Any], *, source: str, notices: list[str] | None = None) -> PodiumConfig:
-    """Check a configuration that is already a mapping, such as a pipeline parameter."""
-    return _finish(Document(copy.deepcopy(dict(data)), Place(source, Path.cwd())), (), notices)
+def load_config_data(
+    data: Mapping[str, Any], *, source: str, notices: list[str] | None = None, resolved: bool = False
+) -> PodiumConfig:
+    """Check a configuration that is already a mapping.
+
+    `resolved`: it is what a PodiumConfig or stage_config wrote out, such as a pipeline parameter, and is taken as it
+    is: no name of another tool, no managed parameter, no implied value, no path from the current folder.
+    """
+    _refuse_unfit(Document(dict(data), Place(source, Path.cwd())))
+    if resolved:
+        return _validated(Document(unshielded(dict(data)), Place(source, Path.cwd())))
+    return _interpret(Document(copy.deepcopy(dict(data)), Place(source, Path.cwd())), (), notices)
 
 
-def _finish(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
+def _refuse_unfit(document: Document) -> None:
+    """Raise UserError for a shape or a text that no configuration has."""
+    if (unfit := first_unfit(document.data)) is not None:
+        keys, reason = unfit
+        raise UserError(f"{document.place(keys).where}: {dotted(keys) or 'configuration'}: {reason}")
+
+
+def _interpret(document: Document, overrides: Sequence[str], notices: list[str] | None) -> PodiumConfig:
+    """Read what a user wrote as it is meant, and check it."""
     said = rename(document)
     for override in overrides:
         said += _override(document, override)
+    _refuse_unfit(document)
     if is_managed(document.data):
         said += apply_managed(document)
     said += _imply(document)
     _resolve_paths(document)
     if notices is not None:
         notices.extend(said)
+    return _validated(document)
+
+
+def _validated(document: Document) -> PodiumConfig:
     try:
         return PodiumConfig.model_validate(document.data)
     except ValidationError as error:
@@ -74,7 +113,12 @@ def _finish(document: Document, overrides: Sequence[str], notices: list[str] | N
 def _read(file: Path) -> str:
     """Return the text of a file, or say why there is none."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        # A configuration is small; what never ends, such as a device, is refused by its length.
+        with file.open("rb") as stream:
+            content = stream.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise UserError(f"{file}: is longer than {LONGEST:,} bytes; name the YAML file of the run")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file; name the YAML file of the run") from error
     except IsADirectoryError as error:
@@ -92,14 +136,24 @@ def _override(document: Document, text: str) -> list[str]:
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{where}: write KEY=VALUE, such as ppo.kl_coef=0.05")
-    value, _ = parse_value(raw, where)
+    value = _value(raw.strip(), where)
     new = renamed(keys)
     path = _put(document.data, new, convert(keys[-1], value), where)
     document.forget(path)
     # The sections that were made on the way are the override's too.
     for end in range(1, len(path) + 1):
-        document.places.setdefault(path[:end], Place(where, Path.cwd()))
+        document.places.setdefault(path[:end], Place(where, Path.cwd(), raw.strip() if end == len(path) else ""))
     return ([] if new == keys else [f"{where}: {dotted(keys)} is read as {dotted(new)}"]) + rename(document)
+
+
+def _value(raw: str, where: str) -> Any:
+    """Read the value of an override: a list, a mapping or a quoted text as YAML, all else as it stands."""
+    if not raw.startswith(("[", "{", '"', "'")):
+        return parse_word(raw, where)
+    value, _ = parse_value(raw, where)
+    if ends_early(raw):
+        raise UserError(f"{where}: YAML reads what follows the # as a comment; put the whole value in quotes")
+    return value
 
 
 def _put(data: dict[str, Any], keys: Keys, value: Any, where: str) -> Keys:

@@ -6,6 +6,9 @@ The names and defaults are those of `rlhf_pipeline` in google-cloud-pipeline-com
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from podium.config.base import Float, Positive
 from podium.config.document import Document, Names, describe
 from podium.config.ppo import PpoConfig
 from podium.config.stages import RewardConfig
@@ -43,6 +46,8 @@ MANAGED: dict[str, Parameter] = {
     "accelerator_type": Parameter(remark="name accelerators in platform.resources"),
 }
 _RESPONSE = "target_sequence_length"
+_LENGTHS = ("prompt_sequence_length", _RESPONSE)
+_WHOLE_NUMBERS = (*_LENGTHS, "reward_model_train_steps", "reinforcement_learning_train_steps")
 _LEARNING_RATES = {
     "reward_model_learning_rate_multiplier": RewardConfig.model_fields["learning_rate"].default,
     "reinforcement_learning_rate_multiplier": PpoConfig.model_fields["learning_rate"].default,
@@ -57,6 +62,8 @@ _MODELS = {
     "llama-2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
     "llama-2-13b-chat": "meta-llama/Llama-2-13b-chat-hf",
 }
+_NUMBER: TypeAdapter[float] = TypeAdapter(Float)
+_WHOLE_NUMBER: TypeAdapter[int] = TypeAdapter(Positive)
 # Families that the managed pipeline named and whose weights Google never published.
 _CLOSED = ("text-bison", "chat-bison", "text-unicorn", "bison", "otter", "elephant", "gecko", "unicorn")
 
@@ -72,7 +79,7 @@ def apply_managed(document: Document) -> list[str]:
     What is left out has the managed pipeline's default, and what our own sections say goes before both.
     """
     notices, defaults = [], []
-    lengths = [document.data.get(name, MANAGED[name].default) for name in ("prompt_sequence_length", _RESPONSE)]
+    lengths = []
     for name, parameter in MANAGED.items():
         given = name in document.data
         value = document.data.pop(name, parameter.default)
@@ -80,13 +87,17 @@ def apply_managed(document: Document) -> list[str]:
             continue
         places = [path for path in parameter.targets if _is_free(document.data, path)]
         where = document.place((name,)).where
+        if places or name in _LENGTHS:
+            value = _convert(name, value, where)
+        if name in _LENGTHS:
+            lengths.append(value)
         for path in places:
-            _set(document, path, _convert(name, value, where), (name,) if given else ())
+            _set(document, path, value, (name,) if given else ())
         if given:
             notices.append(f"{where}: {_remark(name, places)}")
         elif places:
             defaults.append(f"{name} {value}")
-    if all(isinstance(length, int) for length in lengths) and _is_free(document.data, "data.max_length"):
+    if len(lengths) == len(_LENGTHS) and _is_free(document.data, "data.max_length"):
         _set(document, "data.max_length", sum(lengths), (_RESPONSE,))
     if defaults:
         notices.append(f"{document.root.where}: the managed pipeline's defaults hold for {', '.join(defaults)}")
@@ -110,12 +121,14 @@ def _remark(name: str, places: list[str]) -> str:
 def _convert(name: str, value: Any, where: str) -> Any:
     if name == "large_model_reference":
         return _model(str(value), where)
-    if name in _LEARNING_RATES:
-        try:
-            return float(value) * _LEARNING_RATES[name]
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: {name}: write a number, not {describe(value)}") from None
-    return value
+    try:
+        if name in _LEARNING_RATES:
+            return float(_NUMBER.validate_python(value)) * _LEARNING_RATES[name]
+        # A pipeline that was run before hands its numbers on as 512.0.
+        return _WHOLE_NUMBER.validate_python(value) if name in _WHOLE_NUMBERS else value
+    except ValidationError:
+        wanted = "a number" if name in _LEARNING_RATES else "a whole number more than 0"
+        raise UserError(f"{where}: {name}: write {wanted}, not {describe(value)}") from None
 
 
 def _model(reference: str, where: str) -> str:

@@ -44,6 +44,11 @@ class PpoConfig(Section):
     vf_coef: NonNegative = Field(0.1, description="Weight of the value loss.")
     gamma: Fraction = Field(1.0, description="Discount per token.")
     gae_lambda: Fraction = Field(0.95, description="Lambda of generalised advantage estimation.")
+    score_samples: Count = Field(
+        128,
+        description="Answers of the starting policy, before step 1, on which scores are given mean 0 and variance 1; "
+        "0 leaves them as they are.",
+    )
     whiten_rewards: bool = Field(False, description="Scale the token rewards of a batch to variance 1.")
     missing_eos: Literal["replace", "subtract"] | None = Field(
         None, description="Response without an end: the penalty replaces its score, is subtracted from it, or nothing."
@@ -60,6 +65,7 @@ class PpoConfig(Section):
         None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
     )
     save_steps: Positive = Field(20, description="Steps between checkpoints.")
+    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
     sample_rows: Count = Field(4, description="Rollout rows kept at each logging step.")
     resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")

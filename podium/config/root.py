@@ -1,5 +1,6 @@
 """The whole configuration, and the part of it that one stage reads."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,10 @@ _SECTIONS = {
     "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
     "export": ("model", "export"),
 }
+# Single values of other sections: a whole section here would make a stage run again for what it does not read.
+_VALUES = {"reward": {"ppo": ("max_new_tokens",)}}
+# How often a training section saves, which no result depends on.
+_SAVING = ("save_steps", "save_minutes")
 _USES_DEVICES = {"sft", "reward", "sample", "ppo", "evaluate"}
 
 
@@ -62,11 +67,21 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """
     dump = config.model_dump(mode="json")
     part = {"seed": dump["seed"]} | {name: dump[name] for name in _SECTIONS[stage]}
+    for name, keys in _VALUES.get(stage, {}).items():
+        part[name] = {key: dump[name][key] for key in keys}
     if stage != "prepare" and "data" in part:
         part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
     if stage in _USES_DEVICES:
         part["platform"] = {"mesh": dump["platform"]["mesh"]}
     return part
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a stage's config its results depend on: keys and fingerprints are made of this."""
+    return {
+        name: {key: item for key, item in value.items() if key not in _SAVING} if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def json_schema() -> dict[str, Any]:

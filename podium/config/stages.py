@@ -45,6 +45,7 @@ class SftConfig(Section):
         "false puts one in a row.",
     )
     save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
+    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
     resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 
@@ -96,7 +97,13 @@ class RewardConfig(Section):
     normalize: bool = Field(
         True, description="Set gain and bias so that rewards of reference samples have mean 0 and variance 1."
     )
+    read_at: Literal["end", "last"] = Field(
+        "end",
+        description="Where a response without an end is scored: end puts the end token behind it, as behind every "
+        "response that was learnt from; last reads it at its last token, as TRL does.",
+    )
     save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
+    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
     resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from podium.config.data import DataConfig, Source
+from podium.data.columns import kept_columns
+from podium.data.conversations import unread_keys
 from podium.data.fields import Refused
 from podium.data.records import DemonstrationRecord, Message, PreferenceRecord, PromptRecord, normalised_prompt
 from podium.data.sources import Refusal, Row, expand, parse_rows, read_content
@@ -48,11 +50,13 @@ class FileCount:
 
 @dataclass(frozen=True)
 class Collected(Generic[Record]):
-    """All rows of a data set."""
+    """All rows of a data set, the columns that became metadata, and keys of messages that were left out."""
 
     rows: list[Located[Record]]
     refused: list[Refusal]
     files: list[FileCount]
+    columns: tuple[str, ...] = ()
+    message_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,23 @@ def collect(
     rows: list[Located[Record]] = []
     refused: list[Refusal] = []
     files = []
+    columns: set[str] = set()
+    keys: set[str] = set()
     for path, format in ((path, source.format) for source in sources for path in expand(source.path)):
         content = read_content(path)
-        found = [_located(row, read, format, limits) for row in parse_rows(path, content)]
+        found = []
+        for row in parse_rows(path, content):
+            found.append(located := _located(row, read, format, limits))
+            if isinstance(row, Row) and isinstance(located, Located):
+                kept = kept_columns(row.values, located.record.metadata)
+                columns |= kept
+                keys |= {key for name, value in row.values.items() if name not in kept for key in unread_keys(value)}
         bad = [item for item in found if isinstance(item, Refusal)]
         rows += [item for item in found if isinstance(item, Located)]
         refused += bad
         files.append(FileCount(path, hashlib.sha256(content).hexdigest(), len(found), len(bad)))
         _check_bad_fraction(path, len(found), bad, max_bad_fraction)
-    return Collected(rows, refused, files)
+    return Collected(rows, refused, files, tuple(sorted(columns)), tuple(sorted(keys)))
 
 
 def _located(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from podium.data import fields
+from podium.data import conversations, fields
+from podium.data.columns import Columns, framed, listed, optional, refuse_unlearned, row_id, unknown_columns
 from podium.data.fields import Refused
-from podium.data.formats import Columns, optional, row_id, unknown_columns
+from podium.data.managed import alpaca_prompt, managed_turns
 from podium.data.records import DemonstrationRecord, Message
 
 # What a row holds: a prompt and a response.
@@ -28,10 +29,10 @@ def read_demonstration(row: Columns, format: str = "auto") -> DemonstrationRecor
     """Read one row. Raises Refused with the reason; `format` "auto" goes by the columns."""
     present = {name: value for name, value in row.items() if value is not None}
     chosen = _detect(present) if format == "auto" else _named(format, present)
-    if present.get("label") is False:
-        raise Refused("label", "label is false: an answer that was judged bad is not one to learn; leave the row out")
-    prompt, response = chosen.read(present)
     known = {*chosen.columns, *chosen.optional, "id", "source", "weight", "metadata"}
+    refuse_unlearned(present, known)
+    asked, response = chosen.read(present)
+    prompt = framed(present, asked, known)
     return DemonstrationRecord(
         id=row_id(present, prompt, response),
         prompt=prompt,
@@ -46,11 +47,10 @@ def _detect(row: Columns) -> DemonstrationFormat:
     for candidate in DEMONSTRATION_FORMATS.values():
         if all(name in row for name in candidate.columns):
             return candidate
-    names = ", ".join(sorted(map(str, row)))[:120] or "none"
     raise Refused(
         "columns",
-        f"columns {names} fit no format of demonstrations; write prompt and response, or messages that end with the "
-        "assistant's",
+        f"columns {listed(row)} fit no format of demonstrations; write prompt and response, or messages that end with "
+        "the assistant's",
     )
 
 
@@ -64,31 +64,33 @@ def _named(format: str, row: Columns) -> DemonstrationFormat:
 
 def _pair(prompt: str, response: str) -> Callable[[Columns], Shown]:
     """Read a prompt and a response from these columns: texts, or lists of messages."""
-    return lambda row: (fields.prompt(row[prompt], prompt), fields.response(row[response], response))
+    return lambda row: (conversations.prompt(row[prompt], prompt), conversations.response(row[response], response))
 
 
 def _alpaca(row: Columns) -> Shown:
-    """Read an instruction, what it is about where that is given, and the output."""
-    question = fields.text(row["instruction"], "instruction")
-    if row.get("input", "") != "":
-        question = f"{question}\n\n{fields.text(row['input'], 'input')}"
-    return [Message(role="user", content=question)], fields.text(row["output"], "output")
+    return alpaca_prompt(row), conversations.response(row["output"], "output")
 
 
 def _messages(row: Columns) -> Shown:
-    """Read a conversation; its last turn is the response, earlier replies belong to the prompt."""
-    turns = fields.messages(row["messages"], "messages")
+    return _conversation(managed_turns(row), row, "messages")
+
+
+def _sharegpt(row: Columns) -> Shown:
+    return _conversation(conversations.messages(row["conversations"], "conversations"), row, "conversations")
+
+
+def _conversation(turns: list[Message], row: Columns, name: str) -> Shown:
+    """Cut a conversation before its last turn, the response; earlier replies belong to the prompt."""
     if turns[-1]["role"] != "assistant":
         raise Refused(
             "response",
-            f"messages ends with the {turns[-1]['role']}; the last one, which is learned, must be a reply",
+            f"{name} ends with the {turns[-1]['role']}; the last one, which is learned, must be a reply",
         )
     if len(turns) == 1:
-        raise Refused("prompt", "messages is one reply without a prompt; write what it answers before it")
-    prompt = turns[:-1]
-    if row.get("context", "") != "":
-        prompt = [Message(role="system", content=fields.text(row["context"], "context")), *prompt]
-    return fields.asks(prompt, "messages before the last reply"), fields.text(turns[-1]["content"], "the last reply")
+        raise Refused("prompt", f"{name} is one reply without a prompt; write what it answers before it")
+    conversations.refuse_unlearned(row[name], name)
+    prompt = conversations.asks(turns[:-1], f"{name} before the last reply")
+    return prompt, fields.text(turns[-1]["content"], "the last reply")
 
 
 # In the order in which "auto" tries them.
@@ -100,5 +102,6 @@ DEMONSTRATION_FORMATS = {
         DemonstrationFormat("managed", ("input_text", "output_text"), _pair("input_text", "output_text")),
         DemonstrationFormat("alpaca", ("instruction", "output"), _alpaca, ("input",)),
         DemonstrationFormat("messages", ("messages",), _messages, ("context",)),
+        DemonstrationFormat("sharegpt", ("conversations",), _sharegpt),
     )
 }

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from podium.data import fields
+from podium.data import conversations, fields
+from podium.data.columns import Columns, framed, listed, optional, row_id, unknown_columns
 from podium.data.fields import Refused
-from podium.data.formats import Columns, row_id, unknown_columns
+from podium.data.managed import alpaca_prompt, managed_prompt, openai_prompt
 from podium.data.records import Message, PromptRecord
+from podium.data.serialised import unserialised
 
 # Columns that answer a prompt. A file of compared responses may serve as a file of prompts; its answers are left out.
 ANSWER_COLUMNS = {
     *("responses", "ranks", "completions", "chosen", "rejected", "response_a", "response_b", "choice", "completion"),
     *("response", "output_text", "candidate_0", "candidate_1", "preferred_output", "non_preferred_output"),
-    *("shown_order", "margin"),
+    *("shown_order", "margin", "output"),
 }
 
 
@@ -34,12 +36,12 @@ def read_prompt(row: Columns, format: str = "auto") -> PromptRecord:
     chosen = _detect(present) if format == "auto" else PROMPT_FORMATS[format]
     if chosen.column not in present:
         raise Refused("columns", f"no column {chosen.column}, which format {format} needs")
-    prompt = chosen.read(present)
     known = {chosen.column, *chosen.optional, *ANSWER_COLUMNS, "id", "source", "metadata"}
+    prompt = framed(present, chosen.read(present), known)
     return PromptRecord(
         id=row_id(present, prompt),
         prompt=prompt,
-        source=fields.label(present["source"], "source") if present.get("source", "") != "" else None,
+        source=optional(present, "source", fields.label),
         metadata=unknown_columns(present, known),
     )
 
@@ -48,27 +50,33 @@ def _detect(row: Columns) -> PromptFormat:
     for candidate in PROMPT_FORMATS.values():
         if candidate.column in row:
             return candidate
-    names = ", ".join(sorted(map(str, row)))[:120] or "none"
-    raise Refused("columns", f"columns {names} hold no prompt; write prompt (a text or messages) or input_text")
+    raise Refused("columns", f"columns {listed(row)} hold no prompt; write prompt (a text or messages) or input_text")
 
 
 def _conversation(row: Columns) -> list[Message]:
     """Return what chosen and rejected share, or the whole of a transcript but its last reply."""
-    value = row["chosen"]
-    turns = fields.transcript(value, "chosen") if isinstance(value, str) else fields.messages(value, "chosen")
-    return fields.asks(turns[:-1], "chosen") if len(turns) > 1 else fields.asks(turns, "chosen")
+    value = unserialised(row["chosen"], "chosen")
+    turns = (
+        conversations.transcript(value, "chosen") if isinstance(value, str) else conversations.messages(value, "chosen")
+    )
+    return conversations.asks(turns[:-1], "chosen") if len(turns) > 1 else conversations.asks(turns, "chosen")
 
 
 # In the order in which "auto" tries them.
 PROMPT_FORMATS = {
     entry.name: entry
     for entry in (
-        PromptFormat("prompt", "prompt", lambda row: fields.prompt(row["prompt"])),
-        PromptFormat("managed", "input_text", fields.managed_prompt),
-        PromptFormat("messages", "messages", fields.managed_prompt, ("context",)),
-        PromptFormat("openai", "input", fields.openai_prompt),
-        PromptFormat("context", "context", lambda row: fields.prompt(row["context"], "context")),
-        PromptFormat("text", "text", lambda row: fields.prompt(row["text"], "text")),
+        PromptFormat("prompt", "prompt", lambda row: conversations.prompt(row["prompt"])),
+        PromptFormat("managed", "input_text", managed_prompt, ("messages", "context")),
+        PromptFormat("messages", "messages", managed_prompt, ("context",)),
+        PromptFormat(
+            "sharegpt", "conversations", lambda row: conversations.prompt(row["conversations"], "conversations")
+        ),
+        PromptFormat("alpaca", "instruction", alpaca_prompt, ("input",)),
+        PromptFormat("openai", "input", openai_prompt),
+        PromptFormat("question", "question", lambda row: conversations.prompt(row["question"], "question")),
+        PromptFormat("context", "context", lambda row: conversations.prompt(row["context"], "context")),
+        PromptFormat("text", "text", lambda row: conversations.prompt(row["text"], "text")),
         PromptFormat("conversations", "chosen", _conversation),
     )
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -12,37 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from podium.data.chat_template import (
+    MARK,
+    PROBE,
+    RAW_TURN,
+    TemplateFailed,
+    Turn,
+    Written,
+    check_template,
+    probe_turn,
+    render,
+    special_tokens,
+)
 from podium.data.records import Message
+from podium.data.tokenizer_files import CONFIG_FILE, check_files, generation_ends, keep_readable
 from podium.errors import UserError
 
-# Some templates write the day into the system turn. A fixed one keeps equal inputs equal; it is the date that Llama's
-# own template falls back to. Transformers lets only text into a template, so a macro stands in for its clock.
-TEMPLATE_DATE = datetime.date(2024, 7, 26)
-FIXED_CLOCK = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(
-        f" | replace('{code}', '{TEMPLATE_DATE.strftime(code)}')" for code in ("%d", "%m", "%Y", "%b", "%B", "%A")
-    )
-    + " }}{%- endmacro -%}"
-)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-PROBE = "Zq7"
 CUTTING_PROBE = "In 1969, who  walked\ton the Moon's  far side? Réponds: 漢字 — 12345!\n\n(x**2) "
 # A continuation is encoded behind one of these, where the tokenizer would otherwise put a word start before it.
 ANCHORS = ("\n", "x", "0", ".")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a chat template writes around an assistant's reply."""
-
-    opening: str
-    before: str
-    after: str
-    strips: bool
-
-
-RAW_TURN = Turn(opening="", before="", after="", strips=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +38,11 @@ class Tokenizer:
 
     `pad_id` is never one of `eos_ids`: padding must not look like an end. `eos_ids` are all tokens that end a reply:
     the tokenizer's own, the template's end of turn, and those of generation_config.json. `end_id` is the one that
-    `encode_response` writes. A prompt and its response are encoded apart, since generation meets them apart: no token
-    ever spans the boundary. `apart`: they are two texts, as an encoder-decoder reads them: a prompt keeps the end that
-    the tokenizer writes behind a text, and a response begins as a text does; else the response goes on from the prompt.
+    `encode_response` writes. `marks` are tokens that the template writes between turns and that nothing flags as
+    special; `class_name` is what the model's folder calls its tokenizer. A prompt and its response are encoded apart,
+    since generation meets them apart: no token ever spans the boundary. `apart`: they are two texts, as an
+    encoder-decoder reads them: a prompt keeps the end that the tokenizer writes behind a text, and a response begins as
+    a text does; else the response goes on from the prompt.
     """
 
     hf: Any = field(repr=False)
@@ -62,6 +51,8 @@ class Tokenizer:
     eos_ids: tuple[int, ...]
     end_id: int
     turn: Turn
+    marks: tuple[str, ...] = ()
+    class_name: str | None = None
     apart: bool = False
 
     @property
@@ -92,6 +83,15 @@ class Tokenizer:
             return self._encode_continuation(written)
         return [*self._encode_continuation(written + self.turn.after), self.end_id]
 
+    @functools.cached_property
+    def ending(self) -> tuple[int, ...]:
+        """What stands behind a reply: the template's own text there, if any, and the token that ends it."""
+        return (*(self._encode_continuation(self.turn.after) if self.turn.after else ()), self.end_id)
+
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """Return a reply's ids with an end: as they are where they have one, else with the one that training writes."""
+        return list(ids) if ids and ids[-1] in self.eos_ids else [*ids, *self.ending]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of a reply without its control tokens."""
         kept = [int(token) for token in ids if int(token) not in self._control_ids]
@@ -116,6 +116,7 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write the files that `load_tokenizer` and transformers read."""
         self.hf.save_pretrained(str(folder))
+        keep_readable(Path(folder) / CONFIG_FILE, self.class_name)
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         if messages[0]["role"] == "system" and not self._keeps_system:
@@ -124,8 +125,8 @@ class Tokenizer:
                 "or put their text into the user's turn"
             )
         try:
-            return _render(self.hf, messages, prompting=True)
-        except _template_error() as error:
+            return render(self.hf, messages, prompting=True)
+        except TemplateFailed as error:
             raise UserError(f"{self.name}: its chat template refuses this conversation: {error}") from None
 
     @functools.cached_property
@@ -133,17 +134,19 @@ class Tokenizer:
         """Render a system message: some templates refuse one, others lose it without a word."""
         probe = [Message(role="system", content=PROBE), Message(role="user", content="a")]
         try:
-            return PROBE in _render(self.hf, probe, prompting=True)
-        except _template_error():
+            return PROBE in render(self.hf, probe, prompting=True)
+        except TemplateFailed:
             return False
 
     @functools.cached_property
     def _control_ids(self) -> frozenset[int]:
-        return frozenset([*self.hf.all_special_ids, *self.eos_ids, self.pad_id])
+        marks = map(self.hf.convert_tokens_to_ids, self.marks)
+        return frozenset([*self.hf.all_special_ids, *self.eos_ids, self.pad_id, *marks])
 
     @functools.cached_property
     def _control_tokens(self) -> tuple[str, ...]:
-        return tuple(_control_tokens(self.hf))
+        ends = map(self.hf.convert_ids_to_tokens, self.eos_ids)
+        return tuple(sorted({*special_tokens(self.hf), *self.marks, *filter(MARK.fullmatch, ends)}))
 
     @functools.cached_property
     def _adds_word_start(self) -> bool:
@@ -169,14 +172,27 @@ def load_tokenizer(folder: str | Path, *, revision: str | None = None, apart: bo
     name = str(folder)
     path = Path(folder)
     _check_place(name, path)
+    class_name = check_files(path) if path.is_dir() else None
     hf = _load_hf(name, revision)
+    check_template(hf, name)
     if hf.eos_token_id is None:
         raise UserError(f"{name}: the tokenizer names no eos_token; write it into tokenizer_config.json")
-    turn, end_token = _probe_turn(hf, name) if hf.chat_template else (RAW_TURN, None)
-    end_id = int(hf.eos_token_id if end_token is None else hf.convert_tokens_to_ids(end_token))
-    eos_ids = tuple(sorted({end_id, int(hf.eos_token_id), *_generation_eos(path, len(hf))}))
-    pad_id = _pad_id(hf, eos_ids)
-    return Tokenizer(hf=hf, name=name, pad_id=pad_id, eos_ids=eos_ids, end_id=end_id, turn=turn, apart=apart)
+    more = generation_ends(path, len(hf))
+    ends = [token for end in more if _encode(hf, token := str(hf.convert_ids_to_tokens(end))) == [end]]
+    written = probe_turn(hf, name, ends) if hf.chat_template else Written(RAW_TURN, None, ())
+    end_id = int(hf.eos_token_id if written.end is None else hf.convert_tokens_to_ids(written.end))
+    eos_ids = tuple(sorted({end_id, int(hf.eos_token_id), *more}))
+    return Tokenizer(
+        hf=hf,
+        name=name,
+        pad_id=_pad_id(hf, eos_ids),
+        eos_ids=eos_ids,
+        end_id=end_id,
+        turn=written.turn,
+        marks=written.marks,
+        class_name=class_name,
+        apart=apart,
+    )
 
 
 def _check_place(name: str, path: Path) -> None:
@@ -210,68 +226,8 @@ def _load_hf(name: str, revision: str | None) -> Any:
         ) from None
 
 
-def _template_error() -> type[Exception]:
-    from jinja2 import TemplateError
-
-    return TemplateError
-
-
-def _render(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
-    template = hf.get_chat_template()
-    return str(
-        hf.apply_chat_template(
-            list(messages),
-            add_generation_prompt=prompting,
-            tokenize=False,
-            chat_template=FIXED_CLOCK + template if "strftime_now" in template else template,
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-        )
-    )
-
-
 def _encode(hf: Any, text: str) -> list[int]:
     return [int(token) for token in hf(text, add_special_tokens=False).input_ids]
-
-
-def _probe_turn(hf: Any, name: str) -> tuple[Turn, str | None]:
-    """Find what the template writes around a reply, and the token that ends it (None: none, so it ends with EOS)."""
-    question = [Message(role="user", content="a")]
-    try:
-        prompt = _render(hf, question, prompting=True)
-        full = _render(hf, [*question, Message(role="assistant", content=f"  {PROBE}  ")], prompting=False)
-    except _template_error() as error:
-        raise UserError(f"{name}: its chat template does not render a question and an answer: {error}") from None
-    if not full.startswith(prompt) or PROBE not in full[len(prompt) :]:
-        raise UserError(
-            f"{name}: in its chat template an assistant's turn does not go on from the generation prompt; "
-            "mend chat_template.jinja so that it does"
-        )
-    strips = f"  {PROBE}  " not in full
-    before, after = full[len(prompt) :].split(PROBE if strips else f"  {PROBE}  ", 1)
-    places = [(after.index(token), token) for token in _control_tokens(hf) if token in after]
-    place, end_token = min(places, key=lambda found: (found[0], -len(found[1])), default=(0, None))
-    # A template that ignores add_generation_prompt leaves the assistant's header to us; so does an empty <think> block.
-    # White space stays with the reply: it makes one token with the first word.
-    opening, before = (before, "") if before.strip() else ("", before)
-    return Turn(opening=opening, before=before, after=after[:place], strips=strips), end_token
-
-
-def _control_tokens(hf: Any) -> list[str]:
-    special = {str(token) for token in hf.added_tokens_decoder.values() if token.special}
-    return sorted(special | set(map(str, hf.all_special_tokens)))
-
-
-def _generation_eos(folder: Path, vocab_size: int) -> list[int]:
-    """Return the ends that the model's own generation settings name."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return []
-    try:
-        ends = json.loads(file.read_text("utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError):
-        raise UserError(f"{file}: not a JSON object; mend it or remove it") from None
-    listed = ends if isinstance(ends, list) else [ends]
-    return [end for end in listed if isinstance(end, int) and 0 <= end < vocab_size]
 
 
 def _pad_id(hf: Any, eos_ids: tuple[int, ...]) -> int:

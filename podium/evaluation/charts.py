@@ -15,8 +15,9 @@ from podium.evaluation.wording import Write, number, percent
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 380, 230
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 40
+WIDTH, HEIGHT = 380, 250
+# Above the plot stand what the y axis shows, and the legend.
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 34, 40
 MAX_POINTS = 240
 SMOOTH_FROM = 30
 
@@ -66,6 +67,8 @@ class Chart:
 
     def render(self) -> str:
         frame = [*_y_axis(self.y), *_x_axis(self.x, self.height - BOTTOM)]
+        if self.y.label:
+            frame.append(f'<text class="label" x="4" y="10">{escape(self.y.label)}</text>')
         return (
             f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(self.describe)}">'
             + "".join(frame + self.parts)
@@ -124,11 +127,11 @@ def trail(points: Sequence[Point], *, x: str, y: str) -> str:
     return chart.render()
 
 
-def histogram(edges: Sequence[float], counts: Sequence[float], *, x: str, below: str, above: str) -> str:
+def histogram(edges: Sequence[float], counts: Sequence[float], *, x: str, y: str, below: str, above: str) -> str:
     """Draw counts per bin; bins below zero have one colour, bins above another, and a legend says what they mean."""
     chart = Chart(
         x_axis(x, edges),
-        y_axis("count", [0.0, max(counts, default=1) or 1]),
+        y_axis(y, [0.0, max(counts, default=1) or 1]),
         f"histogram of {x}: {sum(c for e, c in zip(edges, counts, strict=False) if e < 0)} {below}, "
         f"{sum(c for e, c in zip(edges, counts, strict=False) if e >= 0)} {above}",
     )
@@ -147,8 +150,8 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     """Draw how often a model is right over how sure it is, with intervals; the diagonal is perfect calibration."""
     filled = [row for row in bins if row["count"]]
     chart = Chart(
-        Axis("how sure the reward model is", 0.5, 1.0, LEFT, WIDTH - RIGHT, percent),
-        Axis("how often it is right", 0.0, 1.0, HEIGHT - BOTTOM, TOP, percent),
+        Axis("how sure the reward model is, %", 0.5, 1.0, LEFT, WIDTH - RIGHT, percent),
+        Axis("how often it is right, % of pairs", 0.0, 1.0, HEIGHT - BOTTOM, TOP, percent),
         "calibration: "
         + "; ".join(f"sure {percent(r['confidence'])}, right {percent(r['accuracy'])} of {r['count']}" for r in filled),
     )
@@ -169,17 +172,18 @@ def intervals(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, x: str, mid
     """Draw one estimate with its interval per row, (label, estimate, style), beside a line at `middle`."""
     known = [row for row in rows if row[1]["value"] is not None]
     ends = [middle] + [row[1][key] for row in known for key in ("value", "low", "high") if row[1][key] is not None]
-    height = TOP + BOTTOM + 46 * len(known)
+    top = 6
+    height = top + BOTTOM + 46 * len(known)
     low, high = _range(ends, 0.06)
     chart = Chart(
         Axis(x, low, high, 14, WIDTH - RIGHT, write),
-        Axis("", 0, 1, height - BOTTOM, TOP, lambda _: ""),
+        Axis("", 0, 1, height - BOTTOM, top, lambda _: ""),
         f"{x}: " + "; ".join(f"{label} {write(found['value'])}" for label, found, _ in known),
         height,
     )
-    chart.add(_vertical(chart, middle))
+    chart.add(_vertical(chart, middle, top))
     for index, (label, found, style) in enumerate(known):
-        y = TOP + 46 * index + 32
+        y = top + 46 * index + 32
         if found["low"] is not None:
             left, right = chart.x.at(found["low"]), chart.x.at(found["high"])
             chart.add(f'<line class="error thick line-{style}" x1="{left:.1f}" y1="{y}" x2="{right:.1f}" y2="{y}"/>')
@@ -258,16 +262,16 @@ def _short(words: str) -> str:
     return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?!\d)", r"\1", words))
 
 
-def _vertical(chart: Chart, value: float) -> str:
+def _vertical(chart: Chart, value: float, top: float = TOP) -> str:
     x = chart.x.at(value)
-    return f'<line class="rule" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{chart.height - BOTTOM}"/>'
+    return f'<line class="rule" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{chart.height - BOTTOM}"/>'
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> str:
     parts, x = [], float(LEFT + 6)
     for name, style in entries:
-        parts.append(f'<rect class="fill-{style}" x="{x:.0f}" y="{TOP - 4}" width="9" height="9" rx="2"/>')
-        parts.append(f'<text x="{x + 13:.0f}" y="{TOP + 4}">{escape(name)}</text>')
+        parts.append(f'<rect class="fill-{style}" x="{x:.0f}" y="{TOP - 16}" width="9" height="9" rx="2"/>')
+        parts.append(f'<text x="{x + 13:.0f}" y="{TOP - 8}">{escape(name)}</text>')
         x += 28 + 5.8 * len(name)
     return "".join(parts)
 

@@ -1,15 +1,23 @@
 """Put all measures of a tuned policy against its baseline into one JSON-ready mapping."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from podium.evaluation import drift, statistics, text, winrate
+from podium.evaluation import best_of, collapse, drift, statistics, winrate
 from podium.evaluation.statistics import Estimate, Floats
 
-DISTINCT_N = 2
-REPETITION_N = 4
+# What the metrics artifact calls the figures of `collapse.measure`.
+_COLLAPSE = {
+    "opening": "common_opening",
+    "duplicates": "duplicates",
+    "prompt_copies": "prompt_copies",
+    "repetition": "repetition",
+    "distinct": f"distinct_{collapse.DISTINCT_N}",
+}
+_ENDS = ("_gain", "_gain_low", "_gain_high")
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,17 @@ class Drift:
     reference_logprobs: Floats
 
 
-def compare(baseline: Answers, tuned: Answers, moved: Drift, confidence: float) -> dict[str, Any]:
-    """Measure both policies and their difference; the prompt is the unit of every interval.
+def compare(
+    prompts: Sequence[str], baseline: Answers, tuned: Answers, moved: Drift, confidence: float
+) -> dict[str, Any]:
+    """Measure both policies and their difference; the prompt, of which `prompts` has the text, is the unit everywhere.
 
     Keys: prompts, generations, confidence; reward (baseline, tuned, gain); win_rate (value, low, high, units, wins,
-    ties, losses); equal_length (win_rate, gain, extrapolated); kl (answer, token); length (baseline, tuned, change,
-    ratio, correlation_baseline, correlation_tuned); finish_rate, perplexity, repetition (baseline, tuned); distinct
-    (baseline, tuned: plain numbers). Estimates are objects of value, low, high, units.
+    ties, losses); best_of (`best_of.compare`, or null); equal_length (win_rate, gain, extrapolated); kl (answer,
+    token); length (baseline, tuned, change, ratio, correlation_baseline, correlation_tuned); finish_rate, perplexity
+    (baseline, tuned); collapse (`collapse.measure`). Estimates are objects of value, low, high, units.
     """
-    prompts, generations = tuned.rewards.shape
+    count, generations = tuned.rewards.shape
     reward_gain = _rows(tuned.rewards) - _rows(baseline.rewards)
     longer = _rows(tuned.tokens) - _rows(baseline.tokens)
     scores = winrate.prompt_scores(tuned.rewards, baseline.rewards)
@@ -54,7 +64,7 @@ def compare(baseline: Answers, tuned: Answers, moved: Drift, confidence: float) 
         return {name: measure(side)._asdict() for name, side in sides.items()}
 
     return {
-        "prompts": prompts,
+        "prompts": count,
         "generations": generations,
         "confidence": confidence,
         "reward": {
@@ -62,6 +72,7 @@ def compare(baseline: Answers, tuned: Answers, moved: Drift, confidence: float) 
             "gain": statistics.mean(reward_gain, confidence)._asdict(),
         },
         "win_rate": {**winrate.win_rate(scores, confidence)._asdict(), **_counts(scores)},
+        "best_of": best_of.compare(baseline.rewards, tuned.rewards, confidence),
         "equal_length": _equal_length(scores, reward_gain, longer, confidence),
         "kl": {"answer": kl_answer._asdict(), "token": kl_token._asdict()},
         "length": {
@@ -73,8 +84,7 @@ def compare(baseline: Answers, tuned: Answers, moved: Drift, confidence: float) 
         },
         "finish_rate": both(lambda side: statistics.proportion(_rows(side.finished), confidence)),
         "perplexity": both(lambda side: drift.perplexity(side.reference_logprobs, side.tokens, confidence)),
-        "repetition": both(lambda side: statistics.proportion(_repetition(side), confidence)),
-        "distinct": {name: text.distinct_n(_flat(side), DISTINCT_N) for name, side in sides.items()},
+        "collapse": collapse.measure(prompts, baseline.texts, tuned.texts, confidence),
     }
 
 
@@ -99,23 +109,20 @@ def flatten(results: dict[str, Any]) -> dict[str, float]:
     }
     for side in ("baseline", "tuned"):
         figures[f"reward_{side}"] = results["reward"][side]["value"]
-        figures[f"distinct_{DISTINCT_N}_{side}"] = results["distinct"][side]
-        for name in ("length", "finish_rate", "perplexity", "repetition"):
+        for name in ("length", "finish_rate", "perplexity"):
             figures[f"{name}_{side}"] = results[name][side]["value"]
+        for name, label in _COLLAPSE.items():
+            figures[f"{label}_{side}"] = results["collapse"][name][side]["value"]
+    if best := results["best_of"]:
+        name = f"best_of_{best['n']}"
+        figures[f"{name}_kl"] = best["kl"]
+        figures |= {name + end: best["gain"][of] for end, of in zip(_ENDS, ("value", "low", "high"), strict=True)}
     return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def _rows(values: Floats) -> Floats:
     """Average over the generations of each prompt."""
     return np.asarray(np.asarray(values, np.float64).mean(axis=1), np.float64)
-
-
-def _flat(side: Answers) -> list[str]:
-    return [answer for answers in side.texts for answer in answers]
-
-
-def _repetition(side: Answers) -> list[float]:
-    return [float(np.mean([text.repetition(answer, REPETITION_N) for answer in row])) for row in side.texts]
 
 
 def _correlation(side: Answers, confidence: float) -> Estimate:

@@ -65,6 +65,18 @@ def report(
     }
 
 
+def accuracy(
+    chosen_scores: ArrayLike,
+    rejected_scores: ArrayLike,
+    confidence: float,
+    *,
+    groups: Sequence[object] | None = None,
+) -> Estimate:
+    """Share of the pairs in which the chosen response scores higher, ties half; `groups` as in `report`."""
+    chosen, rejected = _pair(chosen_scores, rejected_scores, "scores")
+    return statistics.proportion(outcomes(chosen - rejected), confidence, groups=groups)
+
+
 def outcomes(margin: ArrayLike) -> Floats:
     """Score each pair 1 where the margin is positive, 0 where negative, a half where it is zero."""
     return (np.sign(floats(margin, "margin")) + 1.0) / 2.0

@@ -16,11 +16,23 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from podium.evaluation import charts, samples, table, wording
-from podium.evaluation.preference import histogram
+from podium.evaluation import figures, samples, table, wording
 from podium.version import __version__
 
-Metrics = Sequence[Mapping[str, Any]]
+# Of the sections, in their order: the name in the page's address, and the title that a reader sees.
+SECTIONS = (
+    ("verdict", "Verdict"),
+    ("examples", "Before and after"),
+    ("comparison", "Figures"),
+    ("signs", "Signs of collapse"),
+    ("best-of", "Best of two"),
+    ("training", "Training"),
+    ("judge", "Reward model"),
+    ("samples", "Samples"),
+    ("data", "Data"),
+    ("reproduce", "Reproduce"),
+)
+SECTION_TITLES = tuple(title for _, title in SECTIONS)
 
 # All controls but tab and line feed, and the embeddings, overrides and isolates of bidirectional text.
 _ACTING = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
@@ -48,21 +60,33 @@ if (list && tools) {
 
 
 @dataclass(frozen=True)
+class Run:
+    """Where a policy comes from; None where it is not known. finished: in words; seconds: of training."""
+
+    name: str | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    hardware: str | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """What a report shows beside the results.
 
     rows: all samples; sample_rows: how many the page holds. curves: the lines of the policy's metrics.jsonl. data: the
-    data report, where there is one. config, versions and inputs (digests) say how to get the same again.
+    data report, where there is one. run: what the header tells. config, versions and inputs (digests) say how to get
+    the same again.
     """
 
     results: Mapping[str, Any]
     rows: Sequence[samples.Row]
     sample_rows: int
-    curves: Metrics
+    curves: figures.Metrics
     config: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
+    run: Run = Run()
 
 
 def html(page: Page) -> str:
@@ -80,9 +104,10 @@ def html(page: Page) -> str:
         "signed": wording.signed,
         "estimate": wording.estimate,
         "visible": visible,
+        "shortened": samples.shorten,
         "unbroken": unbroken,
     }
-    environment.globals |= {"percent": wording.percent, "points": _points}
+    environment.globals |= {"percent": wording.percent, "signed": wording.signed, "points": wording.difference}
     shown = samples.page_rows(page.rows, page.sample_rows)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -91,10 +116,12 @@ def html(page: Page) -> str:
         summary=page.results["summary"],
         model=page.results.get("reward_model"),
         table=table.rows(page.results),
-        comparison=_comparison_charts(page),
-        training=training_charts(page.curves),
-        minutes=_minutes(page.curves),
-        judge=_judge_charts(page.results.get("reward_model")),
+        sections=SECTIONS,
+        title=dict(SECTIONS),
+        header=_header(page.run),
+        comparison=figures.comparison_charts(page.results, page.rows),
+        training=figures.training_charts(page.curves),
+        judge=figures.judge_charts(page.results.get("reward_model")),
         shown=shown,
         change=samples.change,
         instruction=samples.shared_instruction(page.rows),
@@ -108,7 +135,7 @@ def html(page: Page) -> str:
 
 def unbroken(text: str) -> str:
     """Keep a figure, its unit and its interval on one line."""
-    text = text.replace(" %", "\u00a0%").replace(" [", "\u00a0[")
+    text = text.replace(" %", "\u00a0%").replace(" points", "\u00a0points").replace(" [", "\u00a0[")
     return re.sub(r"\[[^\]]*\]", lambda found: found.group().replace(" ", "\u00a0"), text)
 
 
@@ -119,6 +146,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     cells = [
         f"| {row['label']} | {row['baseline']} | {row['tuned']} | {row['change']} |" for row in table.rows(results)
     ]
+    cells += [f"| {row['label']} | {row['baseline']} | {row['tuned']} | {row['change']} |" for row in summary["signs"]]
     head = ["| | baseline | tuned | change |", "|---|---|---|---|"]
     return "\n".join([f"**{summary['headline']}**", "", *reasons, "", *head, *cells]) + "\n"
 
@@ -128,80 +156,11 @@ def visible(text: str) -> str:
     return _ACTING.sub(lambda found: f"<U+{ord(found.group()):04X}>", text)
 
 
-def training_charts(curves: Metrics) -> list[tuple[str, Markup]]:
-    """Draw what PPO logged, (title, SVG): only charts whose figures are there."""
-    score, rlhf = _curve(curves, "objective/scores"), _curve(curves, "objective/rlhf_reward")
-    kl, length = _curve(curves, "objective/kl"), _curve(curves, "objective/response_length")
-    ended = [
-        (row["step"], row["val/num_eos_tokens"] * row["step"] / row["episode"])
-        for row in curves
-        if row.get("val/num_eos_tokens") is not None and row.get("episode")
-    ]
-    both = dict(kl)
-    against = [(both[step], value) for step, value in score if step in both]
-    found = [
-        ("Reward of the rollouts", score, lambda: charts.lines(_reward_series(score, rlhf), x="PPO step", y="reward")),
-        ("KL from the reference", kl, lambda: _one_line("KL", kl, "nats per answer")),
-        ("Reward against KL, pale to full over the steps", against, lambda: charts.trail(against, x="KL", y="reward")),
-        ("Answer length", length, lambda: _one_line("length", length, "tokens")),
-        ("Answers that end by themselves", ended, lambda: _one_line("ended", ended, "share", wording.percent)),
-    ]
-    return [(title, Markup(draw())) for title, points, draw in found if points]  # charts escape text
-
-
-def _reward_series(score: list[charts.Point], rlhf: list[charts.Point]) -> list[charts.Series]:
-    series = [charts.Series("reward model", score, "b")]
-    return [*series, charts.Series("less the KL penalty", rlhf, "a")] if rlhf else series
-
-
-def _one_line(name: str, points: list[charts.Point], unit: str, write: wording.Write = wording.number) -> str:
-    return charts.lines([charts.Series(name, points, "b")], x="PPO step", y=unit, write=write)
-
-
-def _curve(curves: Metrics, name: str) -> list[charts.Point]:
-    return [(row["step"], row[name]) for row in curves if row.get(name) is not None]
-
-
-def _comparison_charts(page: Page) -> list[tuple[str, Markup]]:
-    found = histogram([samples.change(row) for row in page.rows])
-    reward = page.results["reward"]
-    bars = charts.histogram(
-        found["edges"], found["counts"], x="reward change of one answer", below="worse", above="better"
-    )
-    sides = [("baseline", reward["baseline"], "a"), ("tuned", reward["tuned"], "b")]
-    means = charts.intervals(sides, x="mean reward", middle=reward["baseline"]["value"], write=wording.number)
-    return [("Reward change, answer by answer", Markup(bars)), ("Mean reward", Markup(means))]
-
-
-def _judge_charts(model: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
-    if not model:
-        return []
-    rules = [(f"longer wins ({unit})", found, "a") for unit, found in model["longer_wins"].items()]
-    accuracy = charts.intervals(
-        [("reward model", model["accuracy"], "b"), *rules],
-        x="held-out pairs ordered as the raters did",
-        middle=0.5,
-        write=wording.percent,
-    )
-    margins = charts.histogram(
-        model["margins"]["edges"], model["margins"]["counts"], x="score margin", below="wrong", above="right"
-    )
-    drawn = [
-        ("Accuracy beside the length rule", accuracy),
-        ("Calibration", charts.reliability(model["calibration"]["bins"])),
-        ("Margins of held-out pairs", margins),
-    ]
-    return [(title, Markup(chart)) for title, chart in drawn]  # charts escape their text
-
-
-def _points(value: float | None, like: float | None = None) -> str:
-    """Write a difference of shares in percentage points."""
-    return wording.MISSING if value is None else f"{100 * value:+.1f}".replace("-", wording.MINUS)
-
-
-def _minutes(curves: Metrics) -> float | None:
-    times = [row["time"] for row in curves if row.get("time") is not None]
-    return (times[-1] - times[0]) / 60 if len(times) > 1 else None
+def _header(run: Run) -> list[tuple[str, str]]:
+    """Say which run this is: (what, in words), only what is known."""
+    took = None if run.seconds is None else wording.duration(run.seconds)
+    words = {"Run": run.name, "Trained": run.finished, "Training took": took, "On": run.hardware}
+    return [(label, shown) for label, shown in words.items() if shown]
 
 
 def _data_rows(data: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
@@ -217,6 +176,7 @@ def _data_rows(data: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
         ("Pairs the longer answer wins", wording.percent(longer["train"]), wording.percent(longer["eval"])),
         ("Prompts", f"{prompts['train']:,}", f"{prompts['eval']:,}"),
         ("Refused rows", f"{len(data['refused']):,}", ""),
+        *((f"– {kind.replace('_', ' ')}", f"{count:,}", "") for kind, count in data["refused_by_kind"].items()),
         ("Duplicates left out", f"{len(data['duplicates']):,}", ""),
         ("Contradictions", f"{len(data['contradictions']):,}", ""),
         ("Rows asking what held-out rows ask", f"{leaked:,}", ""),

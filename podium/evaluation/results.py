@@ -3,16 +3,19 @@
 results.json holds what `podium.evaluation.comparison.compare` returns, and
 
   reward_model   the reward model's held-out report, or null
+  reward_unit    what rewards are counted in, in words
   gates          [{name, label, threshold, value, low, high, passed, sure}]
   gates_passed   true where no configured gate failed
   sampling       how both sides were sampled, the seed included
   policies       {baseline, tuned}: name and digest of the models compared
   summary        {verdict: green|amber|red, headline, reasons: [{level, text}],
+                  signs: [{level, label, hint, baseline, tuned, change, text}],
                   table: [{label, baseline, tuned, change, hint}],
                   examples: [{prompt, baseline, tuned, reward_baseline, reward_tuned}]}
 
-The summary is made of text and is what a terminal shows. Its examples are not the best ones: each stands in the middle
-of a third of the answers, ordered by reward change.
+The summary is made of text and is what a terminal shows; its keys and levels do not change. Reasons stand red, amber,
+green, and the verdict is the worst of their levels. Its examples are not the best ones: each stands in the middle of a
+third of the answers, ordered by reward change.
 """
 
 import json
@@ -20,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from podium.errors import UserError
 from podium.evaluation import samples, table, verdict
 from podium.evaluation.candidates import write_rows
 
@@ -48,6 +52,24 @@ def conclude(
         ],
     }
     return results
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read results.json of a folder.
+
+    Raises:
+        UserError: It is not there, or no results of this version.
+    """
+    path = folder / RESULTS_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = None
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); run `podium evaluate` again") from None
+    if not isinstance(found, dict) or not found.keys() >= {"gates", "gates_passed", "summary"}:
+        raise UserError(f"{path}: holds no results of an evaluation; name the samples that `podium evaluate` wrote")
+    return found
 
 
 def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Row], summary: str) -> None:

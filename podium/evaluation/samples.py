@@ -61,10 +61,11 @@ def _cut(row: Row, instruction: str | None) -> Row:
         "prompt_text": prompt_text(row["prompt"], instruction),
         **{side: row[side] for side in ("baseline", "tuned")},
     }
-    return {**row, **{name: _shorten(text) for name, text in texts.items()}}
+    return {**row, **{name: shorten(text) for name, text in texts.items()}}
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """Cut a text that is too long for a page, and say so."""
     left_out = len(text) - MAX_CHARACTERS
     return text if left_out <= 0 else f"{text[:MAX_CHARACTERS]} … ({left_out} more characters in samples.jsonl)"
 

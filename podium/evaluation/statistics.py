@@ -93,6 +93,35 @@ def mean_difference(after: ArrayLike, before: ArrayLike, confidence: float) -> E
     return mean(later - earlier, confidence)
 
 
+def share_difference(after: Estimate, before: Estimate) -> Estimate:
+    """Subtract two shares of the same units, each with its Wilson interval (Newcombe 1998, method 10).
+
+    The interval stays in [-1, 1] and has a width even where one side is 0 of n or n of n, which that of the normal
+    approximation has not. It ignores that both sides answered the same prompts: somewhat too wide where they agree.
+    """
+    if after.value is None or before.value is None:
+        return Estimate(None, None, None, 0)
+    value = after.value - before.value
+    if after.low is None or after.high is None or before.low is None or before.high is None:
+        return Estimate(value, None, None, after.units)
+    low = value - float(np.hypot(after.value - after.low, before.high - before.value))
+    high = value + float(np.hypot(after.high - after.value, before.value - before.low))
+    return Estimate(value, low, high, after.units)
+
+
+def jackknife(value: float, without: ArrayLike, confidence: float) -> Estimate:
+    """Give `value` the interval that its values without each unit in turn imply (Efron and Stein 1981), by Student's t.
+
+    For figures that are no mean over units, such as the number of different words.
+    """
+    left = floats(without, "values without one unit")
+    if left.size < 2:
+        return Estimate(value, None, None, left.size)
+    error = float(np.sqrt((left.size - 1) / left.size * ((left - left.mean()) ** 2).sum()))
+    half = _t(confidence, left.size - 1) * error
+    return Estimate(value, value - half, value + half, left.size)
+
+
 def ratio(numerators: ArrayLike, denominators: ArrayLike, confidence: float) -> Estimate:
     """Estimate sum(numerators) / sum(denominators) over independent units: a mean per token, tokens grouped in answers.
 

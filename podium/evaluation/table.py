@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from podium.evaluation.wording import MISSING, estimate, number, percent, signed
+from podium.evaluation.wording import MISSING, difference, estimate, number, percent, signed
 
 Row = dict[str, str]
 
@@ -25,17 +25,10 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
             f"gain {estimate(results['equal_length']['gain'], signed)}",
             "what remains when a regression takes length differences out",
         ),
+        *_best_of(results["best_of"]),
         _row("Answer length", length, ratio, hint="tokens, the end token included"),
         _row("Answers that end by themselves", results["finish_rate"], write=percent, hint="before the length limit"),
         _row("Perplexity", results["perplexity"], hint="under the reference model; high means odd text"),
-        _row("Repetition", results["repetition"], write=percent, hint="4-word groups that stood in the answer before"),
-        {
-            "label": "Distinct word pairs",
-            "baseline": percent(results["distinct"]["baseline"]),
-            "tuned": percent(results["distinct"]["tuned"]),
-            "change": _difference(results["distinct"], percent),
-            "hint": "different word pairs over all word pairs of all answers",
-        },
         _only_tuned("KL per answer", estimate(results["kl"]["answer"]), "", "nats from the reference model"),
         _only_tuned("KL per token", estimate(results["kl"]["token"]), "", "nats from the reference model"),
     ]
@@ -53,6 +46,15 @@ def _row(label: str, sides: Mapping[str, Any], change: str | None = None, *, hin
     }
 
 
+def _best_of(found: Mapping[str, Any] | None) -> list[Row]:
+    if found is None:
+        return []
+    ahead = f"tuned less this: {estimate(found['ppo_ahead'], signed)}"
+    hint = f"of the untrained model, by the reward model; at most {number(found['kl'])} nats away"
+    label = f"Reward of the best of {found['n']} answers"
+    return [{"label": label, "baseline": estimate(found["reward"]), "tuned": "", "change": ahead, "hint": hint}]
+
+
 def _only_tuned(label: str, tuned: str, change: str, hint: str) -> Row:
     return {"label": label, "baseline": "", "tuned": tuned, "change": change, "hint": hint}
 
@@ -62,5 +64,4 @@ def _difference(sides: Mapping[str, Any], write: Any) -> str:
     before, after = sides["baseline"], sides["tuned"]
     if before is None or after is None:
         return MISSING
-    shown = str(write(after - before)).replace(" %", " points")
-    return f"+{shown}" if after > before else shown
+    return difference(after - before) if write is percent else signed(after - before)

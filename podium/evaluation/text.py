@@ -1,9 +1,16 @@
-"""Measure repetition in texts, on words and punctuation marks, so that figures do not depend on a tokenizer."""
+"""Measure repetition in texts, on words and punctuation marks, so that figures do not depend on a tokenizer.
+
+Of scripts that put no spaces between words, Chinese and Japanese, a character counts as a word.
+"""
 
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_PLAIN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['\u2019][^\W{_UNSPACED}]+)*")
+
+Gram = tuple[str, ...]
 
 
 def words(text: str) -> list[str]:
@@ -11,21 +18,32 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def distinct_n(texts: Sequence[str], n: int) -> float | None:
-    """Divide the different n-grams of all texts by all their n-grams (Li et al. 2016); None where there is none.
+def plain_words(text: str) -> list[str]:
+    """Split into lower-case words without punctuation; an apostrophe inside a word belongs to it (I'll, d'accord)."""
+    return [word.replace("\u2019", "'") for word in _PLAIN.findall(text.lower())]
 
-    It falls with the amount of text: compare only sets of like size.
+
+def opening(text: str, count: int = 3) -> tuple[Gram, str]:
+    """Return the first words of a text, lower-case to compare by and as written; a shorter text is its own opening.
+
+    Both hold words alone, nothing that could act on a display.
     """
-    grams = [gram for text in texts for gram in _ngrams(text, n)]
-    return len(set(grams)) / len(grams) if grams else None
+    shown = [found.group() for _, found in zip(range(count), _PLAIN.finditer(text), strict=False)]
+    return tuple(word.replace("\u2019", "'").lower() for word in shown), " ".join(shown)
 
 
 def repetition(text: str, n: int = 4) -> float:
     """Return the share of n-grams of one text that stood in it before (seq-rep-n, Welleck et al. 2020); 0 if none."""
-    grams = _ngrams(text, n)
+    grams = ngrams(words(text), n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    tokens = words(text)
+def copied(text: str, source: str, n: int = 4) -> float:
+    """Return the share of n-grams of a text that stand in another one; 0 if it has none."""
+    grams, known = ngrams(words(text), n), set(ngrams(words(source), n))
+    return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
+
+
+def ngrams(tokens: Sequence[str], n: int) -> list[Gram]:
+    """List the runs of n neighbours, repeated ones included."""
     return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]

@@ -5,18 +5,17 @@ the gates of the configuration are the place for a project's own limits.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from podium.evaluation import wording
-from podium.evaluation.wording import estimate, number, percent, signed
-
-Level = Literal["red", "amber", "green"]
+from podium.evaluation import signs, wording
+from podium.evaluation.signs import Level, Sign
+from podium.evaluation.wording import Write, estimate, number, percent, signed
 
 MIN_PROMPTS = 30  # below, the normal approximation behind the intervals is shaky
 LENGTH_RATIO = (0.5, 2.0)  # answers half or twice as long: look whether the reward follows length
 FINISH_DROP = 0.10
-REPETITION_RISE = 0.05
 PERPLEXITY_RATIO = 2.0  # the reference finds the tuned answers twice as surprising per token
+ACCURACY_FALL = 0.05  # of held-out pairs, where answers are cut off as training cuts them
 KL_PER_ANSWER = 30.0  # nats; small reward models are over-optimised in this region (Gao et al. 2022, figure 1)
 
 
@@ -28,18 +27,19 @@ class Reason(NamedTuple):
 
 
 class _GateRule(NamedTuple):
-    """How a gate reads: its label, whether the threshold is a least or a most, and where its figure stands."""
+    """How a gate reads: its label, whether the threshold is a least or a most, where its figure stands, its form."""
 
     label: str
     least: bool
     path: tuple[str, ...]
+    write: Write = number
 
 
 _GATES = {
-    "min_win_rate": _GateRule("win rate", True, ("win_rate",)),
-    "min_reward_gain": _GateRule("reward gain", True, ("reward", "gain")),
-    "max_kl": _GateRule("KL per answer", False, ("kl", "answer")),
-    "min_reward_accuracy": _GateRule("reward model accuracy", True, ("reward_model", "accuracy")),
+    "min_win_rate": _GateRule("win rate", True, ("win_rate",), percent),
+    "min_reward_gain": _GateRule("reward gain", True, ("reward", "gain"), signed),
+    "max_kl": _GateRule("KL per answer in nats", False, ("kl", "answer")),
+    "min_reward_accuracy": _GateRule("reward model accuracy", True, ("reward_model", "accuracy"), percent),
     "max_length_ratio": _GateRule("length ratio", False, ("length", "ratio")),
 }
 
@@ -63,21 +63,41 @@ def check_gates(results: Mapping[str, Any], gates: Mapping[str, float | None]) -
 
 
 def summarise(results: Mapping[str, Any], gates: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return {verdict, headline, reasons: [{level, text}]}, reasons ordered red, amber, green."""
-    reasons = [_gate_reason(gate) for gate in gates] + _reward_reasons(results)
-    reasons += _length_reasons(results) + _text_reasons(results) + _trust_reasons(results)
+    """Return {verdict, headline, reasons: [{level, text}], signs: [{level, label, ...}]}.
+
+    Reasons stand red, amber, green; the verdict is the worst of their levels. So it is green only where no sign of
+    collapse is red.
+    """
+    found = signs.signs(results["collapse"])
+    reasons = [_gate_reason(gate) for gate in gates] + _collapse_reasons(found) + _reward_reasons(results)
+    reasons += _best_of_reasons(results) + _length_reasons(results) + _text_reasons(results) + _trust_reasons(results)
     order: list[Level] = ["red", "amber", "green"]
     reasons.sort(key=lambda reason: order.index(reason.level))
-    verdict = reasons[0].level
-    return {"verdict": verdict, "headline": headline(results), "reasons": [reason._asdict() for reason in reasons]}
+    return {
+        "verdict": reasons[0].level,
+        "headline": headline(results, collapsed=any(sign.level == "red" for sign in found)),
+        "reasons": [reason._asdict() for reason in reasons],
+        "signs": [sign._asdict() for sign in found],
+    }
 
 
-def headline(results: Mapping[str, Any]) -> str:
+def headline(results: Mapping[str, Any], *, collapsed: bool) -> str:
     """Say in one sentence what happened, with figures and intervals."""
-    gain, wins, kl = results["reward"]["gain"], results["win_rate"], results["kl"]["answer"]
-    start = {"green": "Better", "red": "Worse", "amber": "No clear change"}[_side(gain, 0.0)]
+    gain, wins, kl, best = results["reward"]["gain"], results["win_rate"], results["kl"]["answer"], results["best_of"]
+    level, beside = _side(gain, 0.0), ""
+    start = {"green": "Better", "red": "Worse", "amber": "No clear change"}[level]
+    if collapsed:
+        start = {
+            "green": "Reward up, answers collapsed",
+            "red": "Worse, and answers collapsed",
+            "amber": "Answers collapsed, reward about the same",
+        }[level]
+    elif best and level == "green" and best["ppo_ahead"]["value"] < 0:
+        start = f"Better than before, not than best of {best['n']},"
+    if best:
+        beside = f" (best of {best['n']}: {signed(best['gain']['value'])})"
     return (
-        f"{start} on {results['prompts']} held-out prompts: reward {estimate(gain, signed)}, "
+        f"{start} on {results['prompts']} held-out prompts: reward {estimate(gain, signed)}{beside}, "
         f"win rate {estimate(wins, percent)}, KL {number(kl['value'])} nats per answer."
     )
 
@@ -100,15 +120,35 @@ def _side(found: Mapping[str, Any], middle: float) -> Level:
 
 def _gate_reason(gate: Mapping[str, Any]) -> Reason:
     rule = _GATES[gate["name"]]
-    limit = f"{'at least' if rule.least else 'at most'} {number(gate['threshold'])}"
+    limit = f"{'at least' if rule.least else 'at most'} {rule.write(gate['threshold'])} asked"
     if gate["value"] is None:
-        return Reason("red", f"Gate {gate['name']} failed: the {rule.label} was not measured ({limit} asked).")
-    shown = f"{rule.label} {estimate(gate)}"
+        return Reason("red", f"Gate failed: {rule.label} was not measured, {limit}.")
+    shown = f"{rule.label} {estimate(gate, rule.write)}, {limit}"
     if not gate["passed"]:
-        return Reason("red", f"Gate {gate['name']} failed: {shown}, {limit} asked.")
+        return Reason("red", f"Gate failed: {shown}.")
     if not gate["sure"]:
-        return Reason("amber", f"Gate {gate['name']} passed, but the interval crosses it: {shown}, {limit} asked.")
-    return Reason("green", f"Gate {gate['name']} passed: {shown}, {limit} asked.")
+        return Reason("amber", f"Gate passed, but the limit lies inside the interval: {shown}.")
+    return Reason("green", f"Gate passed: {shown}.")
+
+
+def _collapse_reasons(found: list[Sign]) -> list[Reason]:
+    """Return a reason for each sign; without one, say what was looked for."""
+    seen = [Reason(sign.level, sign.text) for sign in found if sign.level != "green"]
+    none = "No sign of collapse: openings, duplicates, copies of the prompt, repetition and variety are as before."
+    return seen or [Reason("green", none)]
+
+
+def _best_of_reasons(results: Mapping[str, Any]) -> list[Reason]:
+    best = results["best_of"]
+    if not best:
+        return []
+    gain, kl = results["reward"]["gain"]["value"], results["kl"]["answer"]["value"]
+    what = f"drawing {best['n']} untrained answers and keeping the better"
+    figures = f"{signed(best['gain']['value'])} at no more than {number(best['kl'])} nats"
+    ours = f"{signed(gain)} at {number(kl)}"
+    if best["ppo_ahead"]["value"] < 0:
+        return [Reason("amber", f"{what.capitalize()} gives more: {figures}, PPO {ours}.")]
+    return [Reason("green", f"PPO gives at least as much as {what}: {ours} nats, against {figures}.")]
 
 
 def _reward_reasons(results: Mapping[str, Any]) -> list[Reason]:
@@ -148,13 +188,10 @@ def _length_reasons(results: Mapping[str, Any]) -> list[Reason]:
 
 def _text_reasons(results: Mapping[str, Any]) -> list[Reason]:
     found = []
-    finish, repeat, odd = results["finish_rate"], results["repetition"], results["perplexity"]
+    finish, odd = results["finish_rate"], results["perplexity"]
     if finish["tuned"]["value"] < finish["baseline"]["value"] - FINISH_DROP:
         shares = f"{percent(finish['baseline']['value'])} to {percent(finish['tuned']['value'])}"
         found.append(Reason("amber", f"Fewer answers end by themselves: {shares}."))
-    if repeat["tuned"]["value"] > repeat["baseline"]["value"] + REPETITION_RISE:
-        shares = f"{percent(repeat['baseline']['value'])} to {percent(repeat['tuned']['value'])}"
-        found.append(Reason("amber", f"Answers repeat themselves more: {shares} of word groups."))
     before, after = odd["baseline"]["value"], odd["tuned"]["value"]
     if before is not None and after is not None:
         fluent = after <= PERPLEXITY_RATIO * before
@@ -181,4 +218,17 @@ def _trust_reasons(results: Mapping[str, Any]) -> list[Reason]:
         f"The reward model {said} the rule that the {rule['rule']} answer wins: "
         f"{estimate(model['accuracy'], percent)} against {percent(rule['value'])} of {model['pairs']} held-out pairs."
     )
-    return [*found, Reason(level, text)]
+    return [*found, Reason(level, text), *_cut_reasons(model)]
+
+
+def _cut_reasons(model: Mapping[str, Any]) -> list[Reason]:
+    """Warn where the reward model is less often right on answers that are cut off, as PPO cuts its own."""
+    if not (cut := model.get("cut")):
+        return []
+    whole, part = model["accuracy"]["value"], cut["accuracy"]["value"]
+    if part >= whole - ACCURACY_FALL:
+        return []
+    text = f"of answers cut after {cut['max_new_tokens']} tokens it orders {percent(part)} of the pairs right"
+    return [
+        Reason("amber", f"The reward model reads unfinished answers less well: {text}, of whole ones {percent(whole)}.")
+    ]

@@ -36,11 +36,25 @@ def percent(value: float | None, like: float | None = None) -> str:
     return MISSING if value is None else f"{100 * value:.1f} %".replace("-", MINUS)
 
 
+def difference(value: float | None, like: float | None = None) -> str:
+    """Write a difference of shares, in percentage points."""
+    return MISSING if value is None else f"{100 * value:+.1f} points".replace("-", MINUS).replace("+0.0", "0.0")
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a reader says it: 42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def interval(estimate: Mapping[str, Any], write: Write = number) -> str:
     """Write the interval alone, in square brackets, without repeating the unit; nothing where there is none."""
     if estimate["low"] is None:
         return ""
-    low, high = (write(estimate[end], _scale(estimate)).removesuffix(" %") for end in ("low", "high"))
+    ends = (write(estimate[end], _scale(estimate)) for end in ("low", "high"))
+    low, high = (end.removesuffix(" %").removesuffix(" points") for end in ends)
     return f"[{low}, {high}]"
 
 

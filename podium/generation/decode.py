@@ -10,6 +10,7 @@ from podium.generation.sampling import Sampling, choose, draws
 from podium.models import family
 from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
+from podium.models.text import Passed
 
 Tree = Any
 
@@ -20,7 +21,7 @@ class Responses(NamedTuple):
     ids, mask, logprobs: [batch, max_new_tokens]; the mask is true at generated tokens, the end token included, and
     the ids elsewhere are pad. finished: boolean [batch], an end token was generated. lower: where it was asked for and
     the network shares layers, [batch, prompt + max_new_tokens, embed], what the lowest layers made of prompt and
-    response; else None.
+    response; else None. lower_ending: of what stands behind a response that was cut off, [batch, ending, embed].
     """
 
     ids: jax.Array
@@ -28,6 +29,7 @@ class Responses(NamedTuple):
     logprobs: jax.Array
     finished: jax.Array
     lower: jax.Array | None = None
+    lower_ending: jax.Array | None = None
 
 
 class _Loop(NamedTuple):
@@ -69,27 +71,38 @@ class _Decoder:
             logprobs=put(responses.logprobs, jnp.where(done, 0.0, logprobs)),
             finished=responses.finished | ended,
             lower=responses.lower,
+            lower_ending=responses.lower_ending,
         )
         return written, ids, done | ended
 
+    def read(self, tokens: jax.Array, cache: Any, step: jax.Array) -> Passed:
+        """Let the model read response token number `step` of every row."""
+        return family.decode_step(
+            self.config, self.params, tokens, cache, step=step, adapter=self.adapter, lora=self.lora, tap=self.tap
+        )
+
     def feed(self, loop: _Loop) -> tuple[jax.Array, _Loop]:
         """Feed the last token; returns its states and the loop with what the model now remembers of it."""
-        passed = family.decode_step(
-            self.config,
-            self.params,
-            loop.token,
-            loop.cache,
-            step=loop.step - 1,
-            adapter=self.adapter,
-            lora=self.lora,
-            tap=self.tap,
-        )
+        passed = self.read(loop.token, loop.cache, loop.step - 1)
         responses = loop.responses
         if responses.lower is not None and passed.lower is not None:
             place = responses.lower.shape[1] - responses.ids.shape[1] + loop.step - 1
             lower = jax.lax.dynamic_update_slice_in_dim(responses.lower, passed.lower, place, axis=1)
             responses = responses._replace(lower=lower)
         return passed.x, loop._replace(cache=passed.cache, responses=responses)
+
+    def close(self, loop: _Loop, ending: tuple[int, ...]) -> Responses:
+        """Let the lowest layers read what the loop did not feed: the last token, and `ending` behind full responses."""
+        if loop.responses.lower is None:
+            return loop.responses
+        _, loop = self.feed(loop)
+        cache, found = loop.cache, []
+        for place, token in enumerate(ending):
+            passed = self.read(jnp.full_like(loop.token, token), cache, loop.step + place)
+            cache = passed.cache
+            assert passed.lower is not None, "the prompt's were kept"
+            found.append(passed.lower)
+        return loop.responses._replace(lower_ending=jnp.concatenate(found, axis=1) if found else None)
 
     def advance(self, loop: _Loop) -> _Loop:
         """Feed the last token, choose the next."""
@@ -113,21 +126,21 @@ def respond(
     lora: LoraSpec | None = None,
     unroll: bool,
     tap: int = 0,
+    ending: tuple[int, ...] = (),
 ) -> Responses:
     """Sample a response to each left-padded prompt [batch, prompt] with one random key per row.
 
     A row's tokens depend on its own prompt and key alone, whatever else is in the batch. A row whose prompt mask is
     empty is a filler: it is done before it starts. `unroll` decodes with one copy of the weights per layer instead of
     scanning the stack (faster on CPU, compile time grows with depth). A `tap` above 0 keeps what the first `tap` layers
-    made of every token, where the network shares layers.
+    made of every token, where the network shares layers, and of `ending` behind the responses that were cut off.
     """
     batch = prompt_ids.shape[0]
     if unroll:
         params = family.unstacked(config, params)
         adapter = family.unstacked(config, adapter) if adapter else adapter
-    passed = family.prefill(
-        config, params, prompt_ids, prompt_mask, room=max_new_tokens, adapter=adapter, lora=lora, tap=tap
-    )
+    room = max_new_tokens + (len(ending) if tap else 0)
+    passed = family.prefill(config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, tap=tap)
     decoder = _Decoder(config, params, adapter, lora, draws(keys, max_new_tokens), sampling, eos_ids, pad_id, tap)
     empty = Responses(
         ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
@@ -142,5 +155,4 @@ def respond(
     loop = jax.lax.while_loop(
         lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
     )
-    # The last token was chosen, but no layer has seen it yet.
-    return loop.responses if loop.responses.lower is None else decoder.feed(loop)[1].responses
+    return decoder.close(loop, ending)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Tree = Any
 Role = Literal["policy", "reward", "critic"]
+ReadAt = Literal["end", "last"]
 ROLES: tuple[Role, ...] = ("policy", "reward", "critic")
 
 
@@ -19,7 +20,8 @@ ROLES: tuple[Role, ...] = ("policy", "reward", "critic")
 class Model:
     """Weights with everything that is needed to run, save and export them.
 
-    adapter with lora, and head, are None where the model has none. A reward is gain * raw + bias.
+    adapter with lora, and head, are None where the model has none. A reward is gain * raw + bias, where raw is read
+    behind the response's end; read_at: one without an end is read as if it ended there, or at its last token.
     base and base_digest name the checkpoint that `params` came from; an adapter is only good on top of that one.
     metadata: JSON-able; "generation_config" holds the content of the source's generation_config.json.
     """
@@ -33,6 +35,7 @@ class Model:
     head: Tree | None = None
     gain: float = 1.0
     bias: float = 0.0
+    read_at: ReadAt = "end"
     base: str = ""
     base_digest: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)

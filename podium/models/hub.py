@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from podium.config import paths
 from podium.errors import UserError, expanded, install
 from podium.models.weights.digests import READ, SUMS, verify
+from podium.storage.remote import IN_MEMORY
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Everything but weights of other formats, which may be pickles and are never read.
@@ -60,6 +62,8 @@ def _copy(uri: str, patterns: tuple[str, ...]) -> Path:
 
     from podium.storage.staging import staged
 
+    if fault := paths.address_fault(uri, also=(IN_MEMORY,)):
+        raise UserError(f"{uri}: {fault}")
     try:
         files, root = fsspec.core.url_to_fs(uri)
         found: dict[str, dict[str, Any]] = files.find(root, detail=True)

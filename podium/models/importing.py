@@ -12,6 +12,7 @@ from podium.errors import UserError, exists, expanded
 from podium.models.config import TransformerConfig
 from podium.models.weights.config_json import config_json, parse_config, read_json
 from podium.models.weights.digests import READ, verify, verify_file
+from podium.models.weights.identity import DESCRIBING
 from podium.storage.staging import staged
 
 if TYPE_CHECKING:
@@ -23,22 +24,6 @@ _META = "params.json"
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 # Beside which file others are parts of one model.
 _PARTS = {"config.json": "pytorch_model*.bin", _META: "consolidated.*.pth"}
-# What lies beside the weights and goes with them as it is.
-_KEPT = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
 
 
 def import_weights(source: str | Path, folder: str | Path) -> Path:
@@ -80,7 +65,7 @@ def _import_legacy(path: Path, target: Path) -> None:
     config = parse_config(read_json(path / "config.json"), str(path / "config.json"))
     with staged(target) as temporary:
         convert_folder(path, temporary, tied_head=config.tie_embeddings)
-        for name in _KEPT:
+        for name in DESCRIBING:
             if (path / name).is_file():
                 shutil.copyfile(path / name, temporary / name)
         complete_tokenizer(temporary)

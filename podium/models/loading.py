@@ -1,13 +1,13 @@
 """Load a model from a Hugging Face folder or a Podium Model folder."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from podium.errors import UserError
-from podium.models.bundle import ROLES, Model, Role, Tree
+from podium.models.bundle import ROLES, Model, ReadAt, Role, Tree
 from podium.models.config import EncoderDecoderConfig, ModelConfig
 from podium.models.family import abstract_params
 from podium.models.hub import find_folder
@@ -75,7 +75,11 @@ def load(
         model = _load_adapted(folder, manifest, use, base=base, shared=shared)
     if (folder / HEAD_WEIGHTS).is_file():
         model = model.replace(head=_read_head(folder, model.config))
-    return model.replace(gain=manifest["gain"], bias=manifest["bias"], metadata=manifest["metadata"])
+    # Folders from before there was a choice do not say.
+    read_at = manifest.get("read_at", "end")
+    if read_at not in get_args(ReadAt):
+        raise UserError(f"{folder / MANIFEST}: read_at is {read_at!r}; write end or last")
+    return model.replace(gain=manifest["gain"], bias=manifest["bias"], read_at=read_at, metadata=manifest["metadata"])
 
 
 def _check_manifest(manifest: dict[str, Any], folder: Path, role: Role) -> None:

@@ -65,6 +65,7 @@ def _manifest(model: Model) -> dict[str, Any]:
         "role": model.role,
         "gain": float(model.gain),
         "bias": float(model.bias),
+        "read_at": model.read_at,
         "lora": lora and vars(lora),
         "encoder_only": isinstance(model.config, EncoderDecoderConfig) and model.config.encoder_only,
         "base": model.base,

@@ -24,6 +24,15 @@ class Text(NamedTuple):
             jnp.concatenate([self.prompt_mask, self.response_mask], axis=1),
         )
 
+    def with_ending(self, ending: tuple[int, ...], rows: jax.Array) -> "Text":
+        """Put an ending behind the responses of `rows` (boolean [batch]), which fill their width."""
+        shape = rows.shape[0], len(ending)
+        ids = jnp.broadcast_to(jnp.asarray(ending, self.response_ids.dtype), shape)
+        return self._replace(
+            response_ids=jnp.concatenate([self.response_ids, ids], axis=1),
+            response_mask=jnp.concatenate([self.response_mask, jnp.broadcast_to(rows[:, None], shape)], axis=1),
+        )
+
 
 class Passed(NamedTuple):
     """What came out of a network: states, the cache where there is one, and what the tapped layers gave (or None)."""

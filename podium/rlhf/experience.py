@@ -15,17 +15,40 @@ class Rollout(NamedTuple):
     """Prompts with their sampled responses.
 
     finished: boolean [batch], the response ended by itself. lower: what the layers that all networks share made of the
-    text, or None.
+    text, or None; lower_ending: of the ending that a scored text has where the response has none.
     """
 
     text: Text
     finished: jax.Array
     lower: jax.Array | None = None
+    lower_ending: jax.Array | None = None
 
     @property
     def response_mask(self) -> jax.Array:
         """True at the tokens that were sampled, [batch, response]."""
         return self.text.response_mask
+
+
+class ScoreScale(NamedTuple):
+    """Mean and standard deviation of scores that stand for the starting policy: what scores are measured by."""
+
+    mean: jax.Array
+    std: jax.Array
+
+    @classmethod
+    def of(cls, scores: jax.Array) -> "ScoreScale":
+        """Measure scores [samples]; equal ones are only centred."""
+        std = jnp.std(scores)
+        return cls(jnp.mean(scores), jnp.where(std > 1e-6, std, 1.0))
+
+    @classmethod
+    def none(cls) -> "ScoreScale":
+        """Leave scores as they are."""
+        return cls(jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32))
+
+    def apply(self, scores: jax.Array) -> jax.Array:
+        """Give scores in units of the scale."""
+        return (scores - self.mean) / self.std
 
 
 class Experience(NamedTuple):
@@ -57,6 +80,19 @@ def adjust_scores(scores: jax.Array, finished: jax.Array, spec: RewardSpec) -> j
     return jnp.where(finished, scores, penalised)
 
 
+def explained_variance(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
+    """Share of the returns' variance over tokens that the values account for: 1 - Var(returns - values) / Var(returns).
+
+    1 for a perfect critic, 0 for one that knows the mean alone, negative for one that is worse; 0 for equal returns.
+    """
+
+    def variance(x: jax.Array) -> jax.Array:
+        return masked.mean(jnp.square(x - masked.mean(x, mask)), mask)
+
+    total = variance(returns)
+    return jnp.where(total > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(total, 1e-12), 0.0)
+
+
 def make_experience(
     logprobs: jax.Array,
     values: jax.Array,
@@ -77,6 +113,7 @@ def make_experience(
         # The mean stays: moving it would reward or punish length (Ziegler et al. 2019, published code).
         rewards = masked.whiten(rewards, mask, shift_mean=False)
     advantages, returns = gae(rewards, values, mask, gamma=spec.gamma, gae_lambda=spec.gae_lambda)
+    explained = explained_variance(values, returns, mask)
     advantages = masked.whiten(advantages, mask)
     estimate = masked.fill(kl_estimate(logprobs, ref_logprobs, kind=spec.kl_estimator), mask)
     kl = jnp.mean(jnp.sum(estimate, axis=1))
@@ -88,6 +125,7 @@ def make_experience(
         "objective/scores": jnp.mean(scores),
         "objective/rlhf_reward": jnp.mean(scores) + non_score,
         "objective/kl_coef": kl_coef,
+        "val/explained_variance": explained,
         "objective/response_length": jnp.mean(jnp.sum(mask.astype(jnp.float32), axis=1)),
     }
     return Experience(logprobs, values, advantages, returns), metrics

@@ -22,7 +22,14 @@ from podium.losses.ppo import adapt_kl_coef
 from podium.models.heads import apply_head
 from podium.models.text import Text
 from podium.parallel.rows import ALL, Rows
-from podium.rlhf.experience import Experience, RewardSpec, Rollout, adjust_scores, make_experience
+from podium.rlhf.experience import (
+    Experience,
+    RewardSpec,
+    Rollout,
+    ScoreScale,
+    adjust_scores,
+    make_experience,
+)
 from podium.rlhf.networks import Bases, Network, Weights
 from podium.rlhf.objective import Statistics, objective
 from podium.training.accumulate import sum_over
@@ -43,7 +50,8 @@ class PpoState(NamedTuple):
     """Everything a run carries from step to step; a checkpoint holds all of it.
 
     weights, optimizer: {"policy": ..., "critic": ...}; with a shared trunk the critic's head is in the policy and
-    there is no "critic". kl_coef: float32 scalar. key: random state. step: int32, completed steps.
+    there is no "critic". kl_coef: float32 scalar. key: random state. step: int32, completed steps. scale: what scores
+    are measured by, set once.
     """
 
     weights: dict[str, Weights]
@@ -51,6 +59,7 @@ class PpoState(NamedTuple):
     kl_coef: jax.Array
     key: jax.Array
     step: jax.Array
+    scale: ScoreScale
 
 
 class Prompts(NamedTuple):
@@ -73,7 +82,8 @@ class PpoSpec:
     """Everything about the step that is fixed at compile time.
 
     shared_layers: how many of the lowest layers are the same frozen ones in every network; what the rollout computed
-    in them serves all networks.
+    in them serves all networks. ending: what a response that was cut off is scored with behind it, the end token last;
+    empty scores it as it is.
     """
 
     policy: Network
@@ -94,6 +104,7 @@ class PpoSpec:
     kl_horizon: float
     unroll_decode: bool
     shared_layers: int = 0
+    ending: tuple[int, ...] = ()
 
     @property
     def whole_updates(self) -> bool:
@@ -106,16 +117,6 @@ class PpoSpec:
         return functools.partial(
             objective, clip_range=self.clip_range, value_clip_range=self.value_clip_range, vf_coef=self.vf_coef
         )
-
-
-def reward_scores(network: Network, shared_layers: int) -> ScoreFn:
-    """Score with a reward model; gain and bias are folded into its head."""
-
-    def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
-        lower = rollout.lower if network.base == "policy" else None
-        return network.scores(frozen.bases, frozen.reward, rollout.text, lower=lower, first=shared_layers)
-
-    return score
 
 
 def init_state(
@@ -132,6 +133,7 @@ def init_state(
         kl_coef=jnp.asarray(kl_coef, jnp.float32),
         key=key,
         step=jnp.zeros((), jnp.int32),
+        scale=ScoreScale.none(),
     )
 
 
@@ -180,9 +182,10 @@ def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, row
         lora=network.lora,
         unroll=spec.unroll_decode,
         tap=spec.shared_layers,
+        ending=spec.ending,
     )
     text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
-    return Rollout(text, responses.finished, responses.lower)
+    return Rollout(text, responses.finished, responses.lower, responses.lower_ending)
 
 
 def learn(
@@ -195,7 +198,8 @@ def learn(
     rows: Rows = ALL,
 ) -> tuple[PpoState, StepOutput]:
     """Learn from a rollout with its scores [batch]: the second half of a step, which is pure."""
-    scores = adjust_scores(scores, rollout.finished, spec.rewards)
+    raw_scores = scores
+    scores = adjust_scores(state.scale.apply(raw_scores), rollout.finished, spec.rewards)
     ref_logprobs = spec.reference.response_logprobs(
         frozen.bases,
         {},
@@ -204,7 +208,7 @@ def learn(
         lower=rollout.lower,
         first=spec.shared_layers,
     )
-    judged = _Judged(rollout, ref_logprobs, scores)
+    judged = _Judged(rollout, ref_logprobs, raw_scores, scores)
     keys = _keys(state)
     if spec.whole_updates:
         updated = _whole_updates(spec, optimizers, state, frozen.bases, judged, rows)
@@ -219,13 +223,15 @@ def learn(
     metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
     row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
     ids, mask = rollout.text.joined()
-    row = {"ids": ids, "mask": mask, "score": scores, "kl": row_kl, "finished": rollout.finished}
-    return PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1), StepOutput(metrics, stats, row)
+    row = {"ids": ids, "mask": mask, "score": raw_scores, "kl": row_kl, "finished": rollout.finished}
+    after = PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1, state.scale)
+    return after, StepOutput(metrics, stats, row)
 
 
 class _Judged(NamedTuple):
     rollout: Rollout
     ref_logprobs: jax.Array
+    raw_scores: jax.Array
     scores: jax.Array
 
 
@@ -274,11 +280,13 @@ def _experience(
 ) -> tuple[Experience, jax.Array, dict[str, jax.Array]]:
     """Experience of the rows at hand, the number of all sampled tokens, and metrics over all rows."""
     mask, finished = judged.rollout.response_mask, judged.rollout.finished
-    own = (logprobs, values, judged.ref_logprobs, judged.scores, mask, finished)
-    logprobs, values, ref_logprobs, scores, mask, finished = rows.everyones(own)
+    own = (logprobs, values, judged.ref_logprobs, judged.raw_scores, judged.scores, mask, finished)
+    logprobs, values, ref_logprobs, raw_scores, scores, mask, finished = rows.everyones(own)
     experience, metrics = make_experience(
         logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
     )
+    metrics["objective/scores_raw"] = jnp.mean(raw_scores)
+    metrics["objective/scores_std"] = jnp.std(raw_scores)
     metrics["val/num_eos_tokens"] = jnp.sum(finished.astype(jnp.int32))
     experience = rows.own(experience)
     return experience, masked.count(mask), metrics | {"row_logprobs": experience.logprobs}

@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from podium.config import PpoConfig
 from podium.data.records import PromptRecord
 from podium.errors import UserError
-from podium.generation.sampler import unroll_decode
-from podium.generation.sampling import Sampling
-from podium.models import LoraSpec, Model
-from podium.models.family import init_adapter
-from podium.models.heads import init_head
-from podium.models.lora import merge_adapter
+from podium.models import Model
 from podium.parallel.rows import rows_apart
 from podium.parallel.sharding import constrain
 from podium.rlhf import placement
-from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import (
     Frozen,
@@ -35,17 +28,19 @@ from podium.rlhf.ppo import (
     init_state,
     learn,
     make_step,
-    reward_scores,
     roll_out,
 )
 from podium.rlhf.prompt_batches import PromptBatches
-from podium.rlhf.reward import fold_normalisation
-from podium.rlhf.reward_training import lora_spec
+from podium.rlhf.rewards import Scorer, measure_scores, measured_by, reward_scores, scorer
+from podium.rlhf.roles import Cast, cast_networks, ppo_spec
 from podium.rlhf.text_scoring import TextScorer
 from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
+
+# In a policy's metadata: what its scores were measured by in training. Evaluation gives rewards as they are.
+SCORE_SCALE = "score_scale"
 
 
 @dataclass(frozen=True)
@@ -61,124 +56,6 @@ class PpoRun:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class Cast:
-    """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it."""
-
-    policy: Network
-    reference: Network
-    critic: Network | None
-    reward: Network
-    weights: dict[str, Weights]
-    frozen: Frozen
-
-
-def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Cast:
-    """Decide who shares what. Raises UserError where the critic cannot start from the reward model.
-
-    With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
-    Without, the policy and the critic are full copies.
-    """
-    same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
-    bases: dict[str, Any] = {"policy": policy.params}
-    if not same_base:
-        bases["reward"] = _merged(reward)
-    reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
-    if reward.head is None:
-        raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
-    head = fold_normalisation(reward.head, reward.gain, reward.bias)
-    reward_weights: Weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
-    policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
-    spec = lora_spec(config.lora)
-    if spec:
-        policy_network = Network(policy.config, spec, "policy")
-        weights = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
-    else:
-        policy_network = Network(policy.config)
-        weights = {"policy": {"base": jax.tree.map(jnp.copy, policy.params)}}
-    critic = None
-    if config.critic.kind == "shared":
-        weights["policy"]["head"] = init_head(policy.config, None)
-    else:
-        start = reward if config.critic.init == "reward" else policy
-        _check_critic(start, policy)
-        critic, weights["critic"] = _critic(start, policy, spec, same_base, critic_key)
-        weights["critic"]["head"] = head if config.critic.init == "reward" else init_head(policy.config, None)
-        weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
-    reference = Network(policy.config, None, "policy")
-    return Cast(policy_network, reference, critic, reward_network, weights, Frozen(bases, reward_weights))
-
-
-def _critic(
-    start: Model, policy: Model, spec: LoraSpec | None, same_base: bool, key: jax.Array
-) -> tuple[Network, Weights]:
-    """The critic's trunk: the reward model's (or the policy's), as an adapter where the run trains adapters."""
-    if spec is None:
-        return Network(start.config), {"base": _merged(start)}
-    if start.role != "reward":
-        return Network(policy.config, spec, "policy"), {"adapter": init_adapter(policy.config, spec, key)}
-    if same_base:
-        return Network(policy.config, start.lora, "policy"), {"adapter": start.adapter}
-    return Network(start.config, spec, "reward"), {"adapter": init_adapter(start.config, spec, key)}
-
-
-def _check_critic(start: Model, policy: Model) -> None:
-    """Refuse a critic that could not value the policy's tokens one by one."""
-    reason = None
-    if not start.tokenizer.same_as(policy.tokenizer):
-        reason = "reads other tokens than the policy"
-    elif start.config.packing == "whole":
-        reason = "reads whole texts and gives no value for single tokens"
-    if reason:
-        raise UserError(f"ppo.critic.init: the reward model ({start.base}) {reason}; write policy")
-
-
-def _merged(model: Model) -> Any:
-    if not model.adapter or model.lora is None:
-        return model.params
-    return merge_adapter(model.params, model.adapter, model.lora)
-
-
-def ppo_spec(cast: Cast, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: int) -> PpoSpec:
-    """The static part of the step, from the configuration."""
-    return PpoSpec(
-        policy=cast.policy,
-        reference=cast.reference,
-        critic=cast.critic,
-        rewards=RewardSpec(
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            kl_estimator=config.kl_estimator,
-            whiten_rewards=config.whiten_rewards,
-            missing_eos=config.missing_eos,
-            missing_eos_penalty=config.missing_eos_penalty,
-        ),
-        sampling=Sampling(config.temperature, config.top_k, config.top_p),
-        max_new_tokens=config.max_new_tokens,
-        eos_ids=eos_ids,
-        pad_id=pad_id,
-        num_ppo_epochs=config.num_ppo_epochs,
-        num_mini_batches=config.num_mini_batches,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        clip_range=config.clip_range,
-        value_clip_range=config.value_clip_range,
-        vf_coef=config.vf_coef,
-        kl_target=config.kl_target,
-        kl_horizon=config.kl_horizon,
-        unroll_decode=unroll_decode(cast.policy.config),
-        shared_layers=_shared_layers(cast),
-    )
-
-
-def _shared_layers(cast: Cast) -> int:
-    """How many of the lowest layers policy, critic and reward model take unchanged from the one frozen base."""
-    networks = [cast.policy, cast.reward] + ([] if cast.critic is None else [cast.critic])
-    if cast.policy.base is None or any(network.base is None for network in networks):
-        return 0
-    on_policy = [network for network in networks if network.base == "policy" and network.lora]
-    return min(network.lora.first_layer(network.config.layers) for network in on_policy if network.lora)
-
-
 def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
     """Tune `policy` on prompts alone; returns it with its trained adapter, or with new weights.
 
@@ -186,14 +63,20 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
     """
     cast = cast_networks(policy, reward, run.config, run.seed)
     tokenizer = policy.tokenizer
-    spec = ppo_spec(cast, run.config, tokenizer.eos_ids, tokenizer.pad_id)
+    same_tokens = reward.tokenizer.same_as(tokenizer)
+    # Where the reward model reads texts, those get their ends there.
+    ending = tokenizer.ending if same_tokens and reward.read_at == "end" else ()
+    spec = ppo_spec(cast, run.config, tokenizer.eos_ids, tokenizer.pad_id, ending)
     size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
-    batches = PromptBatches.encode(prompts, policy, max_new_tokens=run.config.max_new_tokens, size=size, seed=run.seed)
-    score: ScoreFn | TextScorer = reward_scores(cast.reward, spec.shared_layers)
-    if not reward.tokenizer.same_as(tokenizer):
+    room = run.config.max_new_tokens + len(ending)
+    batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
+    score: ScoreFn | TextScorer = reward_scores(cast.reward, spec.shared_layers, ending)
+    if not same_tokens:
         score = TextScorer(cast.reward, reward, prompts, tokenizer.decode)
     state = fit(cast, spec, batches, run, tokenizer.decode, score)
     trained = state.weights["policy"]
+    scale = {"mean": float(state.scale.mean), "std": float(state.scale.std)}
+    policy = policy.replace(metadata=policy.metadata | {SCORE_SCALE: scale})
     if spec.policy.lora:
         return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
     return policy.replace(params=trained["base"])
@@ -215,10 +98,13 @@ def fit(
     course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
+        judge = scorer(score, mesh)
+        scale = measure_scores(spec, frozen, state, batches, judge, samples=config.score_samples, mesh=mesh)
+        state = measured_by(state, scale, critic_scores=config.critic.init == "reward")
         tokens = batches.size * (batches.width + spec.max_new_tokens)
         per_call = 1 if isinstance(score, TextScorer) else steps_per_call(step_operations(cast, spec, tokens))
         compiled = compile_steps(
-            spec, optimizers, score, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
+            spec, optimizers, score, judge, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
         )
 
         def steps(indices: range, state: PpoState) -> tuple[PpoState, Scalars, Any]:
@@ -234,8 +120,9 @@ def fit(
             checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
             save_steps=config.save_steps,
+            save_minutes=config.save_minutes,
             logging_steps=config.logging_steps,
-            shown={"score": "objective/scores", "kl": "objective/kl", "len": "objective/response_length"},
+            shown={"score": "objective/scores_raw", "kl": "objective/kl", "len": "objective/response_length"},
             known=lambda done: {"lr": course[done - 1], "episode": done * batches.size},
             check=functools.partial(_check_kl, config.kl_stop),
             on_restart=functools.partial(_cut_rows, run.rollouts),
@@ -281,6 +168,7 @@ def compile_steps(
     spec: PpoSpec,
     optimizers: Mapping[str, Any],
     score: ScoreFn | TextScorer,
+    judge: Scorer,
     state: PpoState,
     batches: PromptBatches,
     mesh: Mesh,
@@ -308,13 +196,11 @@ def compile_steps(
     sample = jax.jit(functools.partial(roll_out, spec))
     learn_and_tell = _told(functools.partial(learn, spec, dict(optimizers)), sample_rows)
     update = jax.jit(learn_and_tell, donate_argnums=0, out_shardings=(shardings, None))
-    judge = score.compiled(mesh)
 
     def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
         prompts = jax.tree.map(lambda x: x[0], batches.at(indices, per_call))
         rollout = sample(frozen.bases, state, placement.place_batch(mesh, prompts))
-        text = rollout.text
-        scores = judge(frozen, batches.rows(indices[0]), text.response_ids, text.response_mask, rollout.finished)
+        scores = judge(frozen, batches.rows(indices[0]), rollout)
         state, (scalars, rows) = update(state, frozen, rollout, scores)
         return state, _Told(scalars, {name: array[None] for name, array in rows.items()})
 
@@ -356,7 +242,7 @@ def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Froz
     optimizer = {
         name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name]) for name, tree in weights.items()
     }
-    rest = jax.device_put((state.kl_coef, state.key, state.step), placement.whole(mesh))
+    rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
     return Frozen(bases, reward), PpoState(weights, optimizer, *rest)
 
 

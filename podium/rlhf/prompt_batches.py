@@ -29,18 +29,21 @@ class PromptBatches:
 
     @classmethod
     def encode(
-        cls, prompts: Sequence[PromptRecord], policy: Model, *, max_new_tokens: int, size: int, seed: int
+        cls, prompts: Sequence[PromptRecord], policy: Model, *, room: int, size: int, seed: int
     ) -> "PromptBatches":
-        """Encode as the policy reads; raises UserError for no prompts, or one that leaves no room for the response."""
+        """Encode as the policy reads; raises UserError for no prompts, or one that leaves no room for the response.
+
+        `room`: tokens of the longest response, with an end behind it where scoring puts one.
+        """
         if not prompts:
             raise UserError("prompts: none to train on; give data.prompts at least one, or lower data.eval_fraction")
         encoded = [policy.tokenizer.encode_prompt(record.prompt) for record in prompts]
         longest = max(len(row) for row in encoded)
         limit = policy.config.max_position
-        if limit is not None and longest + max_new_tokens > limit:
+        if limit is not None and longest + room > limit:
             raise UserError(
-                f"prompts: the longest has {longest} tokens; with ppo.max_new_tokens {max_new_tokens} it "
-                f"exceeds the model's {limit}: lower data.max_prompt_length or max_new_tokens"
+                f"prompts: the longest has {longest} tokens; with {room} of ppo.max_new_tokens and the end it "
+                f"exceeds the model's {limit}: lower data.max_prompt_length or ppo.max_new_tokens"
             )
         return cls.of(encoded, size, seed, policy.tokenizer.pad_id)
 

@@ -107,7 +107,7 @@ def make_reward_step(
     return step
 
 
-def fold_normalisation(head: Weights, gain: float, bias: float) -> Weights:
+def fold_normalisation(head: Weights, gain: float | jax.Array, bias: float | jax.Array) -> Weights:
     """Put reward = gain * score + bias into the head itself."""
     return {"kernel": head["kernel"] * gain, "bias": head["bias"] * gain + bias}
 

@@ -30,7 +30,7 @@ from podium.rlhf.reward import (
     make_reward_step,
     normalisation,
 )
-from podium.rlhf.scoring import score_ids
+from podium.rlhf.scoring import encode_answers, score_ids
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
@@ -64,8 +64,8 @@ def train_reward(base: Model, policy: Model, train: Sequence[PreferenceRecord], 
     if not train:
         raise UserError("preferences: no two responses to a prompt differ in rank; give some that do")
     comparisons = encode(train, base.tokenizer, run.max_length)
-    reference = _reference_texts(base, policy, train, run)
     model = _start(base, run)
+    reference = _reference_texts(model, policy, train, run)
     if run.config.normalize:
         gain, bias = _normalisation(model, reference)
         assert model.head is not None, "a reward model starts with a head"
@@ -77,12 +77,8 @@ def train_reward(base: Model, policy: Model, train: Sequence[PreferenceRecord], 
     return model
 
 
-def _reference_texts(base: Model, policy: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[Example]:
-    """Let the starting policy answer some prompts: the samples that rewards are normalised on.
-
-    An answer that was cut off is read as if it had ended there: a reward model never saw one without an end, and its
-    score of such a text says little.
-    """
+def _reference_texts(model: Model, policy: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> list[Example]:
+    """Let the starting policy answer some prompts: the samples that rewards are normalised on."""
     if not run.config.normalize:
         return []
     prompts = list({normalised_prompt(record.prompt): record.prompt for record in train}.values())
@@ -98,11 +94,7 @@ def _reference_texts(base: Model, policy: Model, train: Sequence[PreferenceRecor
             batch_size=32,
             progress=lambda done, _: progress.update(done),
         )
-    tokenizer = base.tokenizer
-    return [
-        Example(tokenizer.encode_prompt(prompt), [tokenizer.encode_response(answer)])
-        for prompt, answer in zip(chosen, answers.texts, strict=True)
-    ]
+    return encode_answers(model, policy.tokenizer, chosen, answers.ids)
 
 
 def _normalisation(model: Model, reference: Sequence[Example]) -> tuple[float, float]:
@@ -121,7 +113,8 @@ def _start(base: Model, run: RewardRun) -> Model:
     adapter_key, head_key = jax.random.split(jax.random.key(run.seed))
     spec = lora_spec(run.config.lora)
     adapter = init_adapter(base.config, spec, adapter_key) if spec else None
-    return base.replace(role="reward", lora=spec, adapter=adapter, head=init_head(base.config, head_key))
+    head = init_head(base.config, head_key)
+    return base.replace(role="reward", lora=spec, adapter=adapter, head=head, read_at=run.config.read_at)
 
 
 def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Model:
@@ -164,6 +157,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
             save_steps=config.save_steps,
+            save_minutes=config.save_minutes,
             logging_steps=config.logging_steps,
             shown={"loss": "loss", "acc": "accuracy"},
         )

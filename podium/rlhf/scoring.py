@@ -12,6 +12,7 @@ from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network
 
 if TYPE_CHECKING:
+    from podium.data.tokenizer import Tokenizer
     from podium.models import Model
 
 
@@ -57,19 +58,36 @@ def score(
 ) -> np.ndarray:
     """Rewards, gain * score + bias, of responses to prompts; float32 [responses].
 
-    A prompt is a list of messages or its token ids. A response given as text is taken as ended; given as token ids it
-    is scored as it is, so that one that was cut off is scored without an end.
+    A prompt is a list of messages or its token ids. A response is read with an end behind it, whether it has one or
+    not; where model.read_at is last, token ids are read as they are.
     """
     texts = [encode_text(model, *pair) for pair in zip(prompts, responses, strict=True)]
     return model.gain * score_ids(model, texts, batch_size=batch_size, progress=progress) + model.bias
 
 
-def encode_text(model: "Model", prompt: Any, response: str | Sequence[int], *, end: bool = True) -> Example:
+def encode_text(model: "Model", prompt: Any, response: str | Sequence[int], *, finished: bool = True) -> Example:
     """Encode a prompt (messages or token ids) and a response (text or token ids) for a reward model.
 
-    A response given as text ends with the end token where `end` says so.
+    This alone decides what a reward model reads of a response that was cut off: what it has at its end, or nothing
+    where model.read_at is last. A text was cut off where `finished` says so, ids where they have no end token.
     """
-    tokenizer = model.tokenizer
+    tokenizer, at_end = model.tokenizer, model.read_at == "end"
     head = tokenizer.encode_prompt(prompt) if prompt and isinstance(prompt[0], dict) else list(prompt)
-    tail = tokenizer.encode_response(response, end=end) if isinstance(response, str) else list(response)
-    return Example(head, [tail])
+    if isinstance(response, str):
+        return Example(head, [tokenizer.encode_response(response, end=finished or at_end)])
+    return Example(head, [tokenizer.ended(response) if at_end else list(response)])
+
+
+def encode_answers(
+    model: "Model", writer: "Tokenizer", prompts: Sequence[Any], answers: Sequence[Sequence[int]]
+) -> list[Example]:
+    """Encode answers in the tokens of another model, the end included where it wrote one, for a reward model.
+
+    Where both have the same tokens the answers stay as they were written, as PPO scores them; else their texts count.
+    """
+    if model.tokenizer.same_as(writer):
+        return [encode_text(model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return [
+        encode_text(model, prompt, writer.decode(answer), finished=answer[-1] in writer.eos_ids)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]

@@ -111,6 +111,7 @@ def _fit(
             checkpoints=run.checkpoints,
             fingerprint=run.fingerprint,
             save_steps=config.save_steps,
+            save_minutes=config.save_minutes,
             logging_steps=config.logging_steps,
             shown={"loss": "loss"},
         )

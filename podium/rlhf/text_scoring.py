@@ -16,6 +16,7 @@ from podium.errors import UserError
 from podium.models import Model
 from podium.models.packing import Example, Packed, enclosing, pack, size
 from podium.rlhf import placement
+from podium.rlhf.experience import Rollout
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import Frozen
 from podium.rlhf.scoring import encode_text
@@ -36,16 +37,15 @@ class TextScorer:
     prompts: Sequence[PromptRecord]
     decode: Callable[[list[int]], str]
 
-    def compiled(self, mesh: Mesh) -> Callable[[Frozen, Sequence[int], jax.Array, jax.Array, jax.Array], jax.Array]:
-        """Give (frozen, prompt rows, response ids, response mask, finished) -> scores [batch], jitted over the mesh."""
+    def compiled(self, mesh: Mesh) -> Callable[[Frozen, Sequence[int], Rollout], jax.Array]:
+        """Give (frozen, prompt rows, rollout) -> scores [batch], jitted over the mesh."""
         program = jax.jit(
             lambda frozen, packed, ends: self.network.packed_scores(frozen.bases, frozen.reward, packed, ends)[:, 0]
         )
 
-        def score(
-            frozen: Frozen, rows: Sequence[int], ids: jax.Array, mask: jax.Array, finished: jax.Array
-        ) -> jax.Array:
-            fetched = jax.device_get(jax.device_put((ids, mask, finished), placement.whole(mesh)))
+        def score(frozen: Frozen, rows: Sequence[int], rollout: Rollout) -> jax.Array:
+            answers = rollout.text.response_ids, rollout.response_mask, rollout.finished
+            fetched = jax.device_get(jax.device_put(answers, placement.whole(mesh)))
             return program(frozen, *placement.place_batch(mesh, self.pack(rows, *fetched)))
 
         return score
@@ -55,12 +55,12 @@ class TextScorer:
     ) -> tuple[Packed, np.ndarray]:
         """Lay the texts out for the reward model; also gives the column of each one's last token [batch, 1].
 
-        An answer without an end has none here either. Raises UserError for a text beyond the reward model's context.
+        Raises UserError for a text beyond the reward model's context.
         """
         config = self.reward.config
         texts = [
-            self.encode(row, answer[real].tolist(), end=bool(end))
-            for row, answer, real, end in zip(rows, ids, mask, finished, strict=True)
+            self.encode(row, answer[real].tolist(), finished=bool(ended))
+            for row, answer, real, ended in zip(rows, ids, mask, finished, strict=True)
         ]
         sizes = [size(config, text) for text in texts]
         limit = config.max_position
@@ -73,6 +73,6 @@ class TextScorer:
         layout = pack(config, [[text] for text in texts], width, self.reward.tokenizer.pad_id)
         return layout.packed, np.array([[row[0][0]] for row in layout.ends], np.int32)
 
-    def encode(self, row: int, answer: list[int], *, end: bool) -> Example:
+    def encode(self, row: int, answer: list[int], *, finished: bool) -> Example:
         """One conversation with its answer, in the reward model's tokens."""
-        return encode_text(self.reward, self.prompts[row].prompt, self.decode(answer), end=end)
+        return encode_text(self.reward, self.prompts[row].prompt, self.decode(answer), finished=finished)

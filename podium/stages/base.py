@@ -5,11 +5,14 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from podium.config import PodiumConfig
+from podium.config import PodiumConfig, stage_config
 from podium.errors import UserError
 from podium.models import Model, load
+from podium.models.loading import MANIFEST
 from podium.models.peft import ADAPTER_CONFIG
+from podium.models.weights.config_json import read_json
 from podium.stages.io import StageIO
+from podium.stages.manifest import MODEL, REWARD_MODEL, task_key
 from podium.storage import remote
 
 # In a model's metadata: what sft made it of. It stays with what is trained on that model.
@@ -45,6 +48,21 @@ def base_name(config: PodiumConfig, io: StageIO) -> str:
     return f"{name}, fine-tuned" if "model" in io.inputs else name
 
 
-def base_folder(io: StageIO, name: str = "model") -> Path | None:
-    """Return where the base of adapters is now, if an input says so; None: where it was when they were trained."""
-    return io.input(name) if name in io.inputs else None
+def base_folder(config: PodiumConfig, io: StageIO, policy: Path, name: str = "model") -> str | Path | None:
+    """Return where the base of a policy's adapter is now: an input says so, or else the config where it was moved.
+
+    None: where it was when the adapter was trained. `load` refuses a base with other contents.
+    """
+    if name in io.inputs:
+        return io.input(name)
+    manifest = policy / MANIFEST
+    trained_on = read_json(manifest).get("base") if manifest.is_file() else None
+    here = Path(config.model.name_or_path)
+    moved = isinstance(trained_on, str) and Path(trained_on).is_absolute() and not Path(trained_on).exists()
+    return here if moved and here.is_dir() else None
+
+
+def work_key(stage: str, config: PodiumConfig, io: StageIO, policy: Model, base: Model | None = None) -> str:
+    """Return what checkpoints of a stage must agree on: config, inputs and models, wherever those lie."""
+    models = {MODEL: str(policy.base_digest)} | ({REWARD_MODEL: str(base.base_digest)} if base is not None else {})
+    return task_key(stage, stage_config(config, stage), io.input_digests() | models)

@@ -8,8 +8,10 @@ Gates: the stage completes whether they pass or not, so that a failed run still 
 in the metrics; who runs the stage decides what a 0 means.
 
 Metrics: num_prompts; reward_baseline, reward_tuned, reward_gain with _low and _high; win_rate with _low and _high;
-win_rate_equal_length, reward_gain_equal_length; kl with _low and _high, kl_per_token; length, finish_rate, perplexity,
-repetition and distinct_2, each with _baseline and _tuned; length_ratio; reward_accuracy; gates_passed.
+win_rate_equal_length, reward_gain_equal_length; best_of_2_gain with _low and _high, best_of_2_kl (a bound), where the
+baseline has two answers to each prompt; kl with _low and _high, kl_per_token; length, finish_rate, perplexity,
+common_opening, duplicates, prompt_copies, repetition and distinct_2, each with _baseline and _tuned; length_ratio;
+reward_accuracy; gates_passed.
 """
 
 import json
@@ -25,36 +27,45 @@ from podium.errors import UserError
 from podium.evaluation import comparison, report, results
 from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
-from podium.evaluation.samples import Row
+from podium.evaluation.samples import Row, prompt_text
 from podium.models import Model, load
+from podium.models.packing import Example
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.scoring import score
+from podium.rlhf.scoring import encode_answers, score_ids
 from podium.stages.base import base_folder, base_model
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
+from podium.stages.provenance import run_of
 from podium.stages.sample import answer, responses_of
 from podium.training.metrics import METRICS_FILE, read_metrics
 from podium.training.progress import Progress
 
 REPORT_FILE = "report.json"
+# In what rewards are given.
+NORMALIZED = "standard deviations of untrained answers"
+OWN_SCALE = "the reward model's own scale"
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
     """Answer, score, measure and write report, samples and metrics."""
     candidates = read_candidates(io.input("candidates"))
+    data = _read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None
     mesh = make_mesh(**config.platform.mesh.model_dump())
     with jax.set_mesh(mesh):
-        policy = load(io.input("policy"), dtype=config.model.dtype, mesh=mesh, base=base_folder(io))
+        tuned = io.input("policy")
+        policy = load(tuned, dtype=config.model.dtype, mesh=mesh, base=base_folder(config, io, tuned))
         reference = policy.replace(adapter=None, lora=None) if policy.lora else base_model(config, io, mesh)
         _check_baseline(candidates, policy, reference)
         answers = _answer(policy, candidates, config)
-        rewards = _rewards(config, io, candidates, answers, shared=reference, mesh=mesh)
+        judge = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=reference)
+        rewards = _rewards(config, io, candidates, answers, policy, judge)
         measured, rows = _measure(config, candidates, answers, policy, reference, rewards)
     held_out = _read_json(io.input("reward_model") / REPORT_FILE)
+    measured |= {"reward_unit": NORMALIZED if (judge.gain, judge.bias) != (1.0, 0.0) else OWN_SCALE}
     measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
     gates = config.evaluation.gates.model_dump()
     found = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
-    _write(config, io, found, rows)
+    _write(config, io, found, rows, data)
     metrics = comparison.flatten(found) | {"gates_passed": float(found["gates_passed"])}
     if held_out:
         metrics["reward_accuracy"] = held_out["accuracy"]["value"]
@@ -84,38 +95,39 @@ def _rewards(
     io: StageIO,
     candidates: Sequence[Candidates],
     answers: list[list[Response]],
-    *,
-    shared: Model,
-    mesh: jax.sharding.Mesh,
+    policy: Model,
+    model: Model,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score baseline and tuned answers, [prompts, generations] each, in one pass.
 
-    The judge reads texts. One that was cut off counts as ended there, as in the reward model's own training: its score
-    of a text without an end says little. Equal answers are scored once: the same text must not win by the rounding of
-    another batch.
+    Equal answers are scored once: the same one must not win by the rounding of another batch.
     """
-    model = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=shared)
-    tokenizer = model.tokenizer
-    prompts = [tuple(tokenizer.encode_prompt(row.prompt)) for row in candidates]
-    sides = [
-        [(prompt, one.text) for prompt, row in zip(prompts, side, strict=True) for one in row]
-        for side in ([row.responses for row in candidates], answers)
-    ]
+    prompts = [model.tokenizer.encode_prompt(row.prompt) for row in candidates]
+    sides = [_examples(model, policy, prompts, rows) for rows in ([row.responses for row in candidates], answers)]
     unique = sorted(set(sides[0] + sides[1]))
     with Progress(len(unique), "evaluate: score", unit="answer") as progress:
-        scores = score(
+        raw = score_ids(
             model,
-            [prompt for prompt, _ in unique],
-            [text for _, text in unique],
+            [Example(prompt, [response]) for prompt, response in unique],
             batch_size=config.evaluation.batch_size,
             progress=lambda done, _: progress.update(done),
         )
+    scores = model.gain * raw + model.bias
     if not np.isfinite(scores).all():
         raise UserError(f"{io.input('reward_model')}: gives rewards that are not finite; train the reward model again")
     of = dict(zip(unique, scores.astype(float).tolist(), strict=True))
     shape = len(candidates), len(candidates[0].responses)
     baseline, tuned = (np.array([of[key] for key in side]).reshape(shape) for side in sides)
     return baseline, tuned
+
+
+def _examples(
+    model: Model, policy: Model, prompts: Sequence[Sequence[int]], rows: list[list[Response]]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompt and response of every answer, as the reward model reads them."""
+    repeated = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
+    encoded = encode_answers(model, policy.tokenizer, repeated, [one.token_ids for row in rows for one in row])
+    return [(tuple(one.prompt), tuple(one.responses[0])) for one in encoded]
 
 
 def _measure(
@@ -141,7 +153,8 @@ def _measure(
         "baseline": _side(before, rewards[0], plain[: len(before)]),
         "tuned": _side(after, rewards[1], plain[len(before) :]),
     }
-    measured = comparison.compare(sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
+    asked = [prompt_text(row.prompt) for row in candidates]
+    measured = comparison.compare(asked, sides["baseline"], sides["tuned"], moved, config.evaluation.confidence)
     return measured, _rows(candidates, after, rewards, moved.policy_logprobs - moved.reference_logprobs)
 
 
@@ -201,7 +214,7 @@ def _rows(
     ]
 
 
-def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row]) -> None:
+def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row], data: Any) -> None:
     policy = io.input("policy")
     page = report.Page(
         results=found,
@@ -211,7 +224,8 @@ def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[
         config=stage_config(config, "evaluate"),
         versions=versions(),
         inputs=io.input_digests(),
-        data=_read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None,
+        data=data,
+        run=run_of(io),
     )
     io.output("report").write_text(report.html(page), encoding="utf-8")
     results.write(io.output("samples"), found, rows, report.markdown(found))

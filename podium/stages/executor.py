@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.config import PodiumConfig
-from podium.config.load import load_config_data, load_config_text
+from podium.config.load import load_config_data
 from podium.errors import UserError
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import read_manifest
@@ -28,8 +28,10 @@ class Task:
     output_file: Path
 
 
-def read_task(text: str, notices: list[str]) -> Task:
+def read_task(text: str) -> Task:
     """Read the executor input that KFP puts in place of `{{$}}`.
+
+    Its config is a resolved one: names of other tools are unknown keys here, and nothing is implied.
 
     Raises:
         UserError: It is not JSON, lacks the config, or the config is wrong.
@@ -44,7 +46,7 @@ def read_task(text: str, notices: list[str]) -> Task:
         raise UserError(
             f"--executor-input is not what KFP passes for {{{{$}}}} ({error!r}); see docs/running.md"
         ) from error
-    config = _config(_parameters(inputs), notices)
+    config = _config(_parameters(inputs))
     io = StageIO(
         {name: local_place(artifact["uri"]) for name, artifact in given.items()},
         {name: local_place(artifact["uri"]) for name, artifact in artifacts.items()},
@@ -89,13 +91,16 @@ def _parameters(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, **inputs.get("parameterValues", {})}
 
 
-def _config(parameters: Mapping[str, Any], notices: list[str]) -> PodiumConfig:
+def _config(parameters: Mapping[str, Any]) -> PodiumConfig:
     value = parameters.get("config")
     if isinstance(value, str):
-        return load_config_text(value, source="parameter config", notices=notices)
-    if isinstance(value, dict):
-        return load_config_data(value, source="parameter config", notices=notices)
-    raise UserError("the executor input has no parameter config; pass the stage's sections of the configuration")
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"parameter config: is not JSON ({error}); pass the stage's sections") from error
+    if not isinstance(value, dict):
+        raise UserError("the executor input has no parameter config; pass the stage's sections of the configuration")
+    return load_config_data(value, source="parameter config", resolved=True)
 
 
 def _metadata(name: str, io: StageIO, result: Result) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from podium.config import PodiumConfig
 from podium.data.records import Message
 from podium.data.tokenizer import Tokenizer, load_tokenizer
 from podium.errors import UserError
+from podium.evaluation import results
 from podium.models import Model, export, load
 from podium.models.verification import MAX_KL, Agreement, agreement, missing_package, our_logits, their_logits
 from podium.models.weights.config_json import auto_class
 from podium.stages.base import FINE_TUNED_FROM, base_folder
 from podium.stages.io import Result, StageIO, read_manifest
-from podium.stages.model_card import Subject, model_card
+from podium.stages.model_card import Evaluation, Subject, model_card
 
 # Digits, two spaces, an accent and a dash: where tokenizers differ.
 QUESTION: list[Message] = [{"role": "user", "content": "In 1969, who walked  on the Moon first? Réponds, please."}]
@@ -34,7 +35,8 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     if settings.verify == "always" and missing:
         raise UserError(f"export.verify: always needs the package {missing}; install it, or write auto")
     source, folder = io.input("policy"), io.output("model")
-    model = load(source, base=base_folder(io, "base"))
+    evaluation = _evaluation(io)
+    model = load(source, base=base_folder(config, io, source, "base"))
     export(model, folder, format=settings.format, dtype=settings.dtype)
     _check_tokenizer(model.tokenizer, folder)
     subject, found = _subject(model, config), None
@@ -44,10 +46,21 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         # transformers is about to hold these weights as well.
         del model
         found = _compare(expected, folder, *probe)
-    (folder / "README.md").write_text(model_card(subject, read_manifest(source), found), encoding="utf-8")
+    card = model_card(subject, read_manifest(source), found, evaluation)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     metrics = {} if found is None else {f"verify/{name}": float(value) for name, value in vars(found).items()}
     metadata = {"format": settings.format, "dtype": settings.dtype, "base": subject.base, "verified": found is not None}
+    if evaluation is not None and evaluation.gates_passed is not None:
+        metadata["gates_passed"] = evaluation.gates_passed
     return Result(metrics=metrics, metadata={"model": metadata})
+
+
+def _evaluation(io: StageIO) -> Evaluation | None:
+    if "samples" not in io.inputs:
+        return None
+    found = results.read(io.input("samples"))
+    summary = (io.input("samples") / results.SUMMARY_FILE).read_text(encoding="utf-8")
+    return Evaluation(found["gates_passed"] if found["gates"] else None, summary)
 
 
 def _subject(model: Model, config: PodiumConfig) -> Subject:

@@ -1,5 +1,6 @@
 """Where a stage reads and writes: local folders, whatever the artifacts' URIs are."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from podium.errors import UserError
+from podium.models.weights.identity import model_digest
 from podium.stages.manifest import (
     MANIFEST,
     WORK,
     content_digest,
-    contents,
     first_damage,
     is_complete,
     read_manifest,
+    store_manifest,
     write_manifest,
 )
 from podium.storage import remote
@@ -50,10 +52,10 @@ SPECS: dict[str, StageSpec] = {
         ("policy", "candidates", "reward_model"),
         ("report", "metrics", "samples"),
         frozenset({"report"}),
-        optional=("model",),
+        optional=("model", "data_report"),
     ),
     # Its output is called model.
-    "export": StageSpec(("policy",), ("model",), optional=("base",)),
+    "export": StageSpec(("policy",), ("model",), optional=("base", "samples")),
 }
 
 
@@ -105,12 +107,14 @@ class StageIO:
     def output(self, name: str) -> Path:
         """Return the local path to write an output to; its parent folder exists.
 
+        Where a symbolic link was given, it is what that points to.
+
         Raises:
             UserError: It was not given, or cannot be written.
         """
         if name not in self._here:
             place = self.place(name)
-            path = remote.scratch(name) / name if remote.is_remote(place) else remote.local_path(place)
+            path = remote.scratch(name) / name if remote.is_remote(place) else target(place)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -146,8 +150,8 @@ class StageIO:
         return name in self.outputs or self._root is not None
 
     def input_digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each input's contents, from its manifest where it has one."""
-        return {name: content_digest(self.input(name)) for name in sorted(self.inputs)}
+        """Return the SHA-256 of each input's contents: from its manifest, or of what loading reads of a bare model."""
+        return {name: _input_digest(self.input(name)) for name in sorted(self.inputs)}
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
         """Write metrics.json into the output `metrics`."""
@@ -159,20 +163,71 @@ class StageIO:
         """Copy a finished output to its URI; a local one is in its place already."""
         if not remote.is_remote(self.place(name)):
             return
-        path, place = self.output(name), self.place(name)
+        path, place = self.output(name), self.place(name).rstrip("/")
         if path.is_file():
             remote.upload_file(path, place, name)
-        else:
-            files = [file.relative_to(path).as_posix() for file in contents(path)]
-            remote.upload_folder(path, place, name, files, last=MANIFEST)
+            _arrived(name, place, {"": path.stat().st_size})
+            return
+        manifest = read_manifest(path)
+        assert manifest is not None, "it is written before"
+        # Without its old manifest, a folder that is half replaced is not taken for complete.
+        remote.remove(f"{place}/{MANIFEST}")
+        remote.upload_folder(path, place, name, manifest.files)
+        found = _arrived(name, place, {file: int(entry["size"]) for file, entry in manifest.files.items()})
+        stored = {file: found[file].checksum for file in manifest.files if found[file].checksum}
+        store_manifest(path, dataclasses.replace(manifest, stored=stored))
+        remote.upload_file(path / MANIFEST, f"{place}/{MANIFEST}", name)
+
+
+def _arrived(name: str, place: str, sizes: Mapping[str, int]) -> dict[str, remote.State]:
+    """Return the state of files behind a URI; raise UserError where one is not there with its size."""
+    found = remote.states(place)
+    for file, size in sizes.items():
+        if file not in found or found[file].size != size:
+            raise UserError(f"output {name}: {place}/{file} did not arrive whole; start the same command again")
+    return found
+
+
+def target(place: str) -> Path:
+    """Return the local path that a place means, with every symbolic link on the way followed.
+
+    Raises:
+        UserError: The links lead back to themselves, or the path cannot exist.
+    """
+    path = remote.local_path(place)
+    try:
+        found = Path(os.path.realpath(path))
+        if found.is_symlink():
+            raise UserError(f"{place}: is a symbolic link that leads back to itself; name another place")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: cannot be used ({error}); name another place") from error
+    return found
+
+
+def producer(name: str) -> str:
+    """Return the stage that writes what others take under this name."""
+    output = "model" if name == "base" else name
+    return next(stage for stage, spec in SPECS.items() if output in spec.outputs)
 
 
 def _check_input(name: str, path: Path) -> None:
-    """Refuse an input that is absent, was never finished, or lost bytes on its way."""
+    """Refuse an input that is absent, was never finished, or lost bytes on its way; say which stage mends it."""
     if not path.exists():
         raise UserError(f"input {name}: there is nothing at {path}; name what the earlier stage wrote")
-    manifest = read_manifest(path)
+    again = f"start podium {producer(name)} again, which writes it anew"
+    try:
+        manifest = read_manifest(path)
+    except UserError as error:
+        reason = str(error).partition(";")[0]
+        raise UserError(f"input {name}: {reason}; copy it again, or {again} (podium run does so by itself)") from error
     if manifest is None and (path / WORK).exists():
-        raise UserError(f"input {name}: {path} is not complete (no {MANIFEST}); run the stage that writes it again")
-    if manifest is not None and (damage := first_damage(path, manifest, contents=True)):
-        raise UserError(f"input {name}: {damage}; copy it again, or run the stage that writes it")
+        raise UserError(f"input {name}: {path} is not complete (no {MANIFEST}); {again}")
+    if manifest is not None and (damage := first_damage(path, manifest)):
+        again = again.replace(producer(name), manifest.stage)
+        raise UserError(f"input {name}: {damage}; copy it again, or {again} (podium run does so by itself)")
+
+
+def _input_digest(path: Path) -> str:
+    if (path / "config.json").is_file() and read_manifest(path) is None:
+        return model_digest(path)
+    return content_digest(path)

@@ -4,21 +4,31 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from podium.config import PodiumConfig
+from podium.config import PodiumConfig, deciding
 from podium.errors import UserError
-from podium.storage.digests import file_digest, value_digest
+from podium.storage.digests import file_digest, file_digests, value_digest
 from podium.storage.files import write_text
+from podium.training.progress import Progress
 from podium.version import __version__
 
 MANIFEST = "manifest.json"
 # What a stage keeps in an output until it is complete: checkpoints, and the note that says whose they are.
 WORK = ".work"
+# The digests of configured models, beside those of inputs, have the names that they have in the config.
+MODEL, REWARD_MODEL = "model.name_or_path", "reward.model.name_or_path"
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+# Reading less takes a second or two.
+_SHOWN_FROM = 1 << 30
+_MB = 1_000_000
+# A thousand files take 200 kB.
+_LARGEST = 64 << 20
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class Manifest:
     """What a complete artifact says of itself.
 
     `files` maps relative names to {"size", "sha256"}; `siblings` does so for outputs of the same stage that are one
-    file each and can hold no manifest. `key` is the digest of stage, config and inputs.
+    file each and can hold no manifest. `key` is the digest of stage, config and inputs. `stored` maps names to the
+    checksum that an object store has of its copy, where the artifact is in one.
     """
 
     stage: str
@@ -37,6 +48,7 @@ class Manifest:
     inputs: Mapping[str, str]
     metrics: Mapping[str, float]
     metadata: Mapping[str, Mapping[str, Any]]
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -50,8 +62,26 @@ class Manifest:
 
 
 def task_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the digest of what decides a stage's results: equal keys, equal results."""
-    return value_digest({"stage": stage, "config": config, "inputs": inputs})
+    """Return the digest of what decides a stage's results: equal keys, equal results.
+
+    A model whose contents are among the inputs counts by them alone: one that was moved is the same model.
+    """
+    return value_digest({"stage": stage, "config": _without_known_names(deciding(config), inputs), "inputs": inputs})
+
+
+def _without_known_names(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    kept = dict(config)
+    if MODEL in inputs or "model" in inputs:
+        kept["model"] = _unnamed(kept.get("model"))
+    reward = kept.get("reward")
+    # An adapter of the reward model says where its base was, and the stages behind it look there.
+    if REWARD_MODEL in inputs and reward and not reward.get("lora"):
+        kept["reward"] = {**reward, "model": _unnamed(reward.get("model"))}
+    return kept
+
+
+def _unnamed(model: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (model or {}).items() if name not in ("name_or_path", "revision")}
 
 
 def write_manifest(
@@ -73,58 +103,104 @@ def write_manifest(
     manifest = Manifest(
         stage=stage,
         key=task_key(stage, settings, inputs),
-        files={str(path.relative_to(root)): _entry(path) for path in contents(root)},
-        siblings={name: _entry(path) for name, path in sorted((siblings or {}).items())},
+        files=_entries({path.relative_to(root).as_posix(): path for path in contents(root)}, root.name),
+        siblings=_entries(dict(sorted((siblings or {}).items())), root.name),
         config=settings,
         inputs=dict(inputs),
         metrics=dict(metrics or {}),
         metadata=dict(metadata or {}),
     )
-    text = json.dumps({"podium": __version__, "versions": versions(), **vars(manifest)}, indent=1, allow_nan=False)
-    write_text(root / MANIFEST, text + "\n")
+    store_manifest(root, manifest)
     return manifest
 
 
+def store_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json in one rename, with the digest of what it says itself."""
+    values = {"podium": __version__, "versions": versions(), **vars(manifest)}
+    if not manifest.stored:
+        del values["stored"]
+    seal = value_digest(json.loads(json.dumps(values, allow_nan=False)))  # of what a reader gets
+    text = json.dumps({**values, _SEAL: seal}, indent=1, allow_nan=False)
+    write_text(folder / MANIFEST, text + "\n")
+
+
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
-    """Return the manifest of a folder, or None where it is not complete."""
+    """Return the manifest of a folder, or None where there is none.
+
+    Raises:
+        UserError: It is damaged, or none of Podium's.
+    """
     path = Path(folder, MANIFEST)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); delete the folder and run its stage again") from error
-    names = Manifest.__dataclass_fields__
-    if not isinstance(values, dict) or not values.keys() >= names.keys():
-        raise UserError(f"{path}: is not a manifest of Podium; name an artifact that a stage wrote")
-    return Manifest(**{name: values[name] for name in names})
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises UserError where it is damaged, or none of Podium's."""
+    if len(content) > _LARGEST:
+        raise UserError(f"{where}: is too large for a manifest; delete the folder and run its stage again")
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: cannot be read ({error}); delete the folder and run its stage again") from error
+    if not isinstance(values, dict) or not _is_manifest(values):
+        raise UserError(f"{where}: is not a manifest of Podium; name an artifact that a stage wrote")
+    # Those of earlier versions have no seal.
+    seal = values.pop(_SEAL, None)
+    if seal is not None and seal != value_digest(values):
+        raise UserError(f"{where}: was changed after it was written; delete the folder and run its stage again")
+    return Manifest(**{name: values[name] for name in Manifest.__dataclass_fields__ if name in values})
+
+
+def _is_manifest(values: Mapping[str, Any]) -> bool:
+    """Tell whether names and types are a manifest's; no file of it is outside of its folder."""
+    texts, tables = ("stage", "key"), ("files", "siblings", "config", "inputs", "metrics", "metadata")
+    if not all(isinstance(values.get(name), str) for name in texts):
+        return False
+    if not all(isinstance(values.get(name), dict) for name in tables) or not isinstance(values.get("stored", {}), dict):
+        return False
+    entries = [*values["files"].items(), *values["siblings"].items()]
+    return all(
+        isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+        for _, entry in entries
+    ) and not any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name, _ in entries)
 
 
 def is_complete(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder has its manifest and every file in it has the size noted there."""
+    """Tell whether a folder has its manifest, and every file that it notes is there with that size and digest."""
     manifest = read_manifest(folder)
     return manifest is not None and first_damage(Path(folder), manifest) is None
 
 
-def first_damage(folder: Path, manifest: Manifest, *, contents: bool = False) -> str | None:
-    """Return what is wrong with the first file that is missing or has another size or, if asked, digest than noted."""
+def first_damage(folder: Path, manifest: Manifest) -> str | None:
+    """Return what is wrong with the first file that is missing, or has another size or digest than noted."""
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
         if path.stat().st_size != entry["size"]:
             return f"{path} has {path.stat().st_size} bytes instead of {entry['size']}"
-        if contents and file_digest(path) != entry["sha256"]:
+    paths = {folder / name: entry["sha256"] for name, entry in manifest.files.items()}
+    for path, digest in _digests(list(paths), folder.name).items():
+        if digest != paths[path]:
             return f"{path} has another content than {MANIFEST} notes (sha256)"
     return None
 
 
 def contents(root: Path) -> list[Path]:
     """Return the files that belong to an artifact, sorted: not its manifest, not work in progress."""
+    # A kill may leave the manifest under the name that it has while it is written.
+    apart = (root / MANIFEST, root / f"{MANIFEST}.tmp")
     return sorted(
         path
         for path in root.rglob("*")
-        if path.is_file() and path != root / MANIFEST and WORK not in path.relative_to(root).parts
+        if path.is_file() and path not in apart and WORK not in path.relative_to(root).parts
     )
 
 
@@ -135,7 +211,7 @@ def content_digest(path: Path) -> str:
     manifest = read_manifest(path)
     if manifest is not None:
         return manifest.digest
-    return value_digest({str(file.relative_to(path)): _entry(file) for file in contents(path)})
+    return value_digest(_entries({file.relative_to(path).as_posix(): file for file in contents(path)}, path.name))
 
 
 def versions() -> dict[str, str]:
@@ -149,5 +225,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": file_digest(path)}
+def _entries(files: Mapping[str, Path], label: str) -> dict[str, dict[str, Any]]:
+    """Return size and digest of files by name."""
+    digests = _digests(list(files.values()), label)
+    return {name: {"size": path.stat().st_size, "sha256": digests[path]} for name, path in files.items()}
+
+
+def _digests(paths: Sequence[Path], label: str) -> dict[Path, str]:
+    """Return the digest of each file, and show how far it is where that takes a while."""
+    total = sum(path.stat().st_size for path in paths)
+    if total < _SHOWN_FROM:
+        return dict(zip(paths, file_digests(paths), strict=True))
+    whole, done, lock = -(-total // _MB), 0, threading.Lock()
+    with Progress(whole, f"checking {label}, MB", unit="MB") as progress:
+
+        def tell(size: int) -> None:
+            nonlocal done
+            with lock:
+                done += size
+                progress.update(whole if done == total else done // _MB)
+
+        return dict(zip(paths, file_digests(paths, tell), strict=True))

@@ -5,13 +5,21 @@ from typing import Any
 
 import yaml
 
+from podium.evaluation.wording import number
 from podium.models import LoraSpec
 from podium.models.verification import Agreement
 from podium.stages.manifest import Manifest
 from podium.version import __version__
 
-# What a reader asks first of a PPO run, under the names of docs/rlhf.md.
-_FIGURES = ("objective/scores", "objective/kl", "objective/rlhf_reward", "policy/approxkl_avg", "objective/length")
+# What a reader asks first of a PPO run; the names are those of docs/rlhf.md.
+_FIGURES = {
+    "objective/scores_raw": "Mean reward of the sampled answers",
+    "objective/scores": "Mean reward, penalties for answers without an end included",
+    "objective/rlhf_reward": "Mean reward less the KL penalty",
+    "objective/kl": "KL from the starting model, nats per answer",
+    "objective/response_length": "Mean length of an answer, tokens",
+    "policy/approxkl_avg": "KL of the last step's updates, nats per token",
+}
 
 
 @dataclass(frozen=True)
@@ -27,19 +35,29 @@ class Subject:
     auto_class: str
 
 
-def model_card(subject: Subject, manifest: Manifest | None, found: Agreement | None) -> str:
-    """Write the card from what the policy's manifest records; without a manifest it says that nothing is recorded."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: whether the gates passed, None where none was configured, and its summary in Markdown."""
+
+    gates_passed: bool | None
+    summary: str
+
+
+def model_card(
+    subject: Subject, manifest: Manifest | None, found: Agreement | None, evaluation: Evaluation | None = None
+) -> str:
+    """Write the card from what the policy's manifest and the evaluation record; what is not recorded is said so."""
     parts = [
         f"---\n{_front_matter(subject)}---",
         f"# {subject.base}, aligned with human preferences",
         _summary(subject),
+        f"## Evaluation\n\n{_evaluation(evaluation)}",
         f"## Use\n\n```python\n{_usage(subject)}\n```",
         f"## Training\n\n{_training(manifest)}",
         f"## Check\n\n{_check(subject, found)}",
-        "## Limits\n\nTuned towards a reward model, which is an imperfect picture of its raters' preferences. The "
-        "evaluation report of the run says how far the tuned answers were preferred, on which prompts, and at what "
-        "distance from the starting model; outside of such prompts nothing was measured. The licence of the base "
-        "model and of the data apply.",
+        "## Limits\n\nTuned towards a reward model, which is an imperfect picture of its raters' preferences; the "
+        "figures above are its judgement of answers to the run's held-out prompts. Outside of such prompts nothing "
+        "was measured. The licence of the base model and of the data apply.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -64,6 +82,13 @@ def _summary(subject: Subject) -> str:
     return f"{subject.base} {first}tuned by PPO against a reward model: {trained}. {form}, in {subject.dtype}."
 
 
+def _evaluation(found: Evaluation | None) -> str:
+    if found is None:
+        return "This model was exported without an evaluation: nothing is known of what was gained."
+    gates = {True: "All gates of the run passed.", False: "**This model failed the gates of its run.**", None: ""}
+    return "\n\n".join(part for part in (gates[found.gates_passed], found.summary.strip()) if part)
+
+
 def _usage(subject: Subject) -> str:
     loader = subject.auto_class
     lines = [f"from transformers import {loader}, AutoTokenizer", ""]
@@ -86,9 +111,9 @@ def _usage(subject: Subject) -> str:
 def _training(manifest: Manifest | None) -> str:
     if manifest is None:
         return "The policy came without a manifest: how it was trained is not recorded here."
-    figures = [(name, manifest.metrics[name]) for name in _FIGURES if name in manifest.metrics]
+    figures = [(label, manifest.metrics[name]) for name, label in _FIGURES.items() if name in manifest.metrics]
     table = "\n".join(
-        ["| last logged step | |", "|---|---|", *(f"| `{name}` | {value:.4g} |" for name, value in figures)]
+        ["| Last logged step of PPO | |", "|---|---|", *(f"| {label} | {number(value)} |" for label, value in figures)]
     )
     settings = {name: value for name, value in manifest.config.items() if name in ("seed", "ppo")}
     written = f"Settings:\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```"

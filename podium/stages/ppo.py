@@ -4,14 +4,14 @@ Metrics: those of the last logged step, under the names of docs/rlhf.md (objecti
 step's are in the policy's metrics.jsonl and TensorBoard files.
 """
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig
 from podium.data.records import read_prompts
 from podium.models import load, save
+from podium.parallel.hardware import hardware
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
-from podium.stages.base import base_model
+from podium.stages.base import base_model, work_key
 from podium.stages.io import Result, StageIO
-from podium.training.loop import fingerprint
 from podium.training.metrics import read_metrics
 
 ROLLOUTS_FILE = "rollouts.jsonl"
@@ -36,12 +36,13 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             folder=folder,
             checkpoints=f"{io.work('policy')}/checkpoints",
             rollouts=rollouts / ROLLOUTS_FILE,
-            fingerprint=fingerprint(stage_config(config, "ppo"), io.input_digests(), base.base_digest),
+            fingerprint=work_key("ppo", config, io, base),
         ),
     )
     save(policy, folder)
     (rollouts / ROLLOUTS_FILE).touch()
     last = read_metrics(folder)[-1]
     metrics = {name: value for name, value in last.items() if name not in ("step", "time") and value is not None}
-    metadata = {"policy": {"base": policy.base, "steps": last["step"], "reward_model": reward.base}}
+    described = {"base": policy.base, "steps": last["step"], "reward_model": reward.base, "hardware": hardware()}
+    metadata = {"policy": described}
     return Result(metrics=metrics, metadata=metadata)

@@ -6,8 +6,9 @@ A report says what was found. Parts of the data that no file was named for are e
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from podium.data import quality, report
 from podium.data.collect import Collected, Limits, Located, Record, collect, with_unique_ids
 from podium.data.demonstrations import DEMONSTRATION_FORMATS, read_demonstration
 from podium.data.formats import FORMATS, check_format, read_preference
+from podium.data.notices import notices
 from podium.data.prompts import PROMPT_FORMATS, read_prompt
 from podium.data.records import DemonstrationRecord, PreferenceRecord, PromptRecord, digest, write_jsonl
 from podium.errors import UserError
@@ -41,6 +43,7 @@ class Prepared:
     parts: Mapping[str, report.Part]
     report: dict[str, Any]
     page: str
+    notices: Sequence[str]
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
@@ -62,6 +65,8 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         json.dumps(prepared.report, ensure_ascii=False, indent=1) + "\n", "utf-8"
     )
     (folders["data_report"] / "report.html").write_text(prepared.page, "utf-8")
+    for line in prepared.notices:
+        print(f"Note: {line}", file=sys.stderr, flush=True)
     metadata = {name: _metadata(prepared, name) for name in outputs}
     return Result(metrics=report.metrics(prepared.report), metadata=metadata)
 
@@ -92,7 +97,7 @@ def prepare(config: PodiumConfig) -> Prepared:
     )
     summary = report.summarise(findings)
     parts = dict(zip(PARTS, findings.parts, strict=True))
-    return Prepared(parts, summary, report.render(summary, findings))
+    return Prepared(parts, summary, report.render(summary, findings), notices(findings))
 
 
 def _check_sources(data: DataConfig) -> None:
@@ -112,7 +117,7 @@ def _preferences(data: DataConfig, limits: Limits) -> tuple[report.Part, int]:
     def read(sources: Sequence[Source]) -> tuple[Collected[PreferenceRecord], int]:
         found = collect(sources, read_preference, limits, max_bad_fraction=data.max_bad_fraction)
         kept = [row for row in found.rows if data.ties == "keep" or len(set(row.record.ranks)) > 1]
-        return Collected(kept, found.refused, found.files), len(found.rows) - len(kept)
+        return replace(found, rows=kept), len(found.rows) - len(kept)
 
     if not data.preferences:
         return report.EMPTY, 0
@@ -184,7 +189,13 @@ def _part(found: Collected[Record], held_out: Collected[Record] | None, eval_fra
 
 
 def _joined(first: Collected[Record], second: Collected[Record]) -> Collected[Record]:
-    return Collected([*first.rows, *second.rows], [*first.refused, *second.refused], [*first.files, *second.files])
+    return Collected(
+        [*first.rows, *second.rows],
+        [*first.refused, *second.refused],
+        [*first.files, *second.files],
+        tuple(sorted({*first.columns, *second.columns})),
+        tuple(sorted({*first.message_keys, *second.message_keys})),
+    )
 
 
 def _settings(config: PodiumConfig) -> dict[str, Any]:

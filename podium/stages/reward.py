@@ -1,26 +1,32 @@
 """Reward: preferences and a model in, a reward model with its held-out report out.
 
-Metrics: accuracy with accuracy_low and accuracy_high (its interval), longer_wins (accuracy of the rule that the longer
-response wins), calibration_error, margin, pairs, gain, bias; the report's other figures are in report.json.
+Metrics: accuracy with accuracy_low and accuracy_high (its interval), accuracy_cut (on responses cut after
+ppo.max_new_tokens), longer_wins (accuracy of the rule that the longer response wins), calibration_error, margin, pairs,
+gain, bias; the report's other figures are in report.json.
 """
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs, read_preferences
+from podium.data.tokenizer import Tokenizer
 from podium.evaluation import preference
 from podium.models import Model, save
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.comparisons import encode
 from podium.rlhf.reward_training import RewardRun, train_reward
-from podium.rlhf.scoring import score_ids
-from podium.stages.base import base_model, reward_base
+from podium.rlhf.scoring import encode_answers, score_ids
+from podium.stages.base import base_model, reward_base, work_key
 from podium.stages.io import Result, StageIO
-from podium.training.loop import fingerprint
+
+CONFIDENCE = 0.95
+# Points of accuracy that cutting the responses may cost before it is said.
+CUT_COST = 0.05
 
 
 def run(config: PodiumConfig, io: StageIO) -> Result:
@@ -43,15 +49,39 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             mesh=mesh,
             folder=folder,
             checkpoints=f"{io.work('reward_model')}/checkpoints",
-            fingerprint=fingerprint(stage_config(config, "reward"), io.input_digests(), base.base_digest),
+            fingerprint=work_key("reward", config, io, policy, base),
         ),
     )
     report = judge(model, held_out, config.data.max_length)
+    if report:
+        report["cut"] = judge_cut(model, policy.tokenizer, held_out, config.ppo.max_new_tokens)
+        _warn(report)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     save(model, folder)
     metrics = _metrics(report) | {"gain": model.gain, "bias": model.bias, "train_lists": float(len(train))}
     return Result(metrics=metrics, metadata={"reward_model": {"base": model.base, **metrics}})
+
+
+def judge_cut(
+    model: Model, writer: Tokenizer, held_out: Sequence[PreferenceRecord], max_new_tokens: int
+) -> dict[str, Any]:
+    """Report the accuracy where responses are cut after so many of the policy's tokens, as PPO cuts its own.
+
+    Keys: max_new_tokens; share (of the responses that are longer); accuracy (value, low, high, units). Pairs whose
+    responses begin alike to the cut count half.
+    """
+    held_out = [record for record in held_out if any(pairs(record))]
+    texts, cut = [], 0
+    for record in held_out:
+        for response in record.responses:
+            ids = writer.encode_response(response)
+            cut += len(ids) > max_new_tokens
+            texts.append((record.prompt, ids[:max_new_tokens]))
+    scores = score_ids(model, encode_answers(model, writer, *zip(*texts, strict=True)))
+    better, worse, groups = _pairs(held_out)
+    accuracy = preference.accuracy(scores[better], scores[worse], CONFIDENCE, groups=groups)
+    return {"max_new_tokens": max_new_tokens, "share": cut / len(texts), "accuracy": accuracy._asdict()}
 
 
 def judge(model: Model, held_out: Sequence[PreferenceRecord], max_length: int) -> dict[str, Any]:
@@ -61,15 +91,33 @@ def judge(model: Model, held_out: Sequence[PreferenceRecord], max_length: int) -
         return {}
     comparisons = encode(held_out, model.tokenizer, max_length)
     scores = score_ids(model, [text for comparison in comparisons for text in comparison.texts])
-    starts = np.cumsum([0] + [len(comparison.candidates) for comparison in comparisons])
+    lengths = np.array([len(candidate) for comparison in comparisons for candidate in comparison.candidates])
+    better, worse, groups = _pairs(held_out)
+    return preference.report(scores[better], scores[worse], lengths[better], lengths[worse], CONFIDENCE, groups=groups)
+
+
+def _pairs(records: Sequence[PreferenceRecord]) -> tuple[list[int], list[int], list[str]]:
+    """Places of the better and the worse response of each pair among all responses, and the pair's prompt."""
+    starts = np.cumsum([0] + [len(record.responses) for record in records]).tolist()
     better, worse, groups = [], [], []
-    for start, record in zip(starts, held_out, strict=False):
+    for start, record in zip(starts, records, strict=False):
         for first, second in pairs(record):
             better.append(start + first)
             worse.append(start + second)
             groups.append(normalised_prompt(record.prompt))
-    lengths = np.array([len(candidate) for comparison in comparisons for candidate in comparison.candidates])
-    return preference.report(scores[better], scores[worse], lengths[better], lengths[worse], 0.95, groups=groups)
+    return better, worse, groups
+
+
+def _warn(report: Mapping[str, Any]) -> None:
+    """Say where the responses that PPO will write are too short for what the reward model has learnt."""
+    whole, cut = report["accuracy"]["value"], report["cut"]["accuracy"]["value"]
+    if whole - cut > CUT_COST:
+        limit = report["cut"]["max_new_tokens"]
+        print(
+            f"Note: held-out accuracy is {whole:.0%} on whole responses and {cut:.0%} where they are cut after "
+            f"ppo.max_new_tokens = {limit} tokens; raise it, or prefer pairs that differ early",
+            file=sys.stderr,
+        )
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:
@@ -80,6 +128,7 @@ def _metrics(report: dict[str, Any]) -> dict[str, float]:
         "accuracy": report["accuracy"]["value"],
         "accuracy_low": report["accuracy"]["low"],
         "accuracy_high": report["accuracy"]["high"],
+        "accuracy_cut": report["cut"]["accuracy"]["value"],
         "longer_wins": report["longer_wins"]["tokens"]["value"],
         "margin": report["margin"]["value"],
         "calibration_error": report["calibration"]["error"],

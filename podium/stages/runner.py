@@ -1,34 +1,35 @@
-"""Run a stage once: skip it where its outputs are complete, clear what another config left, finish with manifests."""
+"""Run a stage once: skip it where its outputs are complete, put away what another config left, end with manifests."""
 
-import glob
 import hashlib
 import importlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig, paths, stage_config
 from podium.errors import UserError
-from podium.stages.io import SPECS, Result, StageIO
+from podium.models.weights.identity import model_digest
+from podium.stages.found import Output, look
+from podium.stages.io import SPECS, Result, StageIO, StageSpec
 from podium.stages.manifest import (
-    MANIFEST,
+    MODEL,
+    REWARD_MODEL,
     WORK,
     Manifest,
     content_digest,
-    first_damage,
-    read_manifest,
     task_key,
     write_manifest,
 )
+from podium.stages.outputs import Earlier, differences, held, make_room, refuse_foreign
+from podium.stages.places import refuse_overlaps
 from podium.storage import remote
-from podium.storage.failures import full_disk, is_full_disk, unwritable
-from podium.storage.files import write_text
+from podium.storage.failures import full_disk, is_full_disk
 
-_NOTE = "task"
-# A model's weights are recognised by name, size and time: reading gigabytes at each start is not worth it.
-_READ_WHOLE = 1 << 20
+_MOST_DIFFERENCES = 3
+Say = Callable[[str], None]
 
 
 def run_stage(
@@ -37,11 +38,12 @@ def run_stage(
     io: StageIO,
     *,
     run: Callable[[PodiumConfig, StageIO], Result] | None = None,
-    say: Callable[[str], None] = print,
+    earlier: Earlier = "keep",
+    say: Say = print,
 ) -> tuple[Result, bool]:
     """Run `podium.stages.<stage>.run`, or take what an equal run left; return its result and whether it was skipped.
 
-    `run` stands in for the stage in tests.
+    `run` stands in for the stage in tests. `earlier` says what becomes of the result of another config.
 
     Raises:
         UserError: An input or output cannot be used, or the disk is full; no manifest is written then.
@@ -49,56 +51,120 @@ def run_stage(
     settings = stage_config(config, stage)
     if settings.get(stage, {}) is None:
         raise UserError(f"podium {stage}: the configuration has no section {stage}; {stage}: {{}} takes its defaults")
-    digests = io.input_digests() | _outside(stage, config, io)
-    key = task_key(stage, settings, digests)
-    if (done := _finished(stage, key, io)) is not None:
-        say(f"podium {stage}: complete for this config and these inputs; nothing to do")
-        return done, True
-    keep = settings.get(stage, {}).get("resume") != "never"
     names = [name for name in SPECS[stage].outputs if io.has_output(name)]
+    refuse_overlaps(io, {name: io.place(name) for name in names}, _reads(stage, config, io))
+    if earlier != "orchestrated":
+        refuse_foreign(look(io, names, SPECS[stage].files))
+    task = _Task(stage, settings, io.input_digests() | _outside(stage, config, io), io, names)
     try:
-        for name in names:
-            _clear(io, name, key, keep=keep, is_file=name in SPECS[stage].files)
-        program = run or importlib.import_module(f"podium.stages.{stage}").run
-        result: Result = program(config, io)
-        _finish(stage, settings, digests, io, result, names)
+        if (done := task.finished()) is not None:
+            say(f"podium {stage}: complete for this config and these inputs; nothing to do")
+            return done, True
+        with held(task.look()):
+            # Whoever held them may have finished just this.
+            if (done := task.finished()) is not None:
+                return done, True
+            _say_why(task, say)
+            resume = settings.get(stage, {}).get("resume") != "never"
+            make_room(task.look(), task.key, resume=resume, earlier=earlier, say=say)
+            program = run or importlib.import_module(f"podium.stages.{stage}").run
+            result: Result = program(config, io)
+            task.finish(result)
+            return result, False
     except UserError:
         raise
     except Exception as error:
         if is_full_disk(error):
             raise full_disk(io.output(names[0]).parent) from error
         raise
-    return result, False
 
 
-def _finished(stage: str, key: str, io: StageIO) -> Result | None:
-    """Return the stored result where every output is complete and was made from the same config and inputs."""
-    spec = SPECS[stage]
-    manifest: Manifest | None = None
-    for name in spec.outputs:
-        if not io.has_output(name) or name in spec.files:
-            continue
-        manifest = _manifest(io, name)
-        if manifest is None or manifest.key != key:
+@dataclass(frozen=True)
+class _Task:
+    """A stage with everything that decides its results."""
+
+    stage: str
+    settings: Mapping[str, Any]
+    digests: Mapping[str, str]
+    io: StageIO
+    names: list[str]
+
+    @property
+    def spec(self) -> StageSpec:
+        return SPECS[self.stage]
+
+    @property
+    def folders(self) -> list[str]:
+        return [name for name in self.names if name not in self.spec.files]
+
+    @cached_property
+    def key(self) -> str:
+        return task_key(self.stage, self.settings, self.digests)
+
+    def look(self) -> list[Output]:
+        """Return the outputs as they are now."""
+        return look(self.io, self.names, self.spec.files)
+
+    def finished(self) -> Result | None:
+        """Return the stored result where every output is sound and was made from the same config and inputs."""
+        folders = [output for output in self.look() if not output.is_file]
+        if not folders or any(output.manifest is None or output.manifest.key != self.key for output in folders):
             return None
-    if manifest is None or any(not _same_file(io, name, manifest) for name in spec.files if io.has_output(name)):
-        return None
-    return Result(dict(manifest.metrics), {name: dict(values) for name, values in manifest.metadata.items()})
+        last = folders[-1].manifest
+        if last is None or any(output.damage() for output in folders):
+            return None
+        if any(not _same_file(self.io, name, last) for name in self.names if name in self.spec.files):
+            return None
+        return Result(dict(last.metrics), {name: dict(values) for name, values in last.metadata.items()})
+
+    def finish(self, result: Result) -> None:
+        """Write metrics, describe every output, copy them to their URIs, and remove work in progress."""
+        if "metrics" in self.names:
+            self.io.write_metrics(result.metrics)
+        siblings = {name: self.io.output(name) for name in self.names if name in self.spec.files}
+        missing = [name for name in self.names if not self.io.output(name).exists()]
+        if missing:
+            raise RuntimeError(f"stage {self.stage} wrote no output {', '.join(missing)}")
+        for name in siblings:
+            self.io.publish(name)
+        for name in self.folders:
+            write_manifest(
+                self.io.output(name),
+                stage=self.stage,
+                config=self.settings,
+                inputs=self.digests,
+                siblings=siblings,
+                metrics=result.metrics,
+                metadata=result.metadata,
+            )
+            self.io.publish(name)
+        # Last: until all of them are complete, a run that is killed here goes on from its last checkpoint.
+        for name in self.folders:
+            shutil.rmtree(self.io.output(name) / WORK, ignore_errors=True)
+            if remote.is_remote(place := self.io.place(name)):
+                remote.remove(f"{place.rstrip('/')}/{WORK}")
 
 
-def _manifest(io: StageIO, name: str) -> Manifest | None:
-    """Return the manifest of an output whose files are all there."""
-    place = io.place(name)
-    if not remote.is_remote(place):
-        folder = remote.local_path(place)
-        manifest = read_manifest(folder)
-        return manifest if manifest is not None and first_damage(folder, manifest) is None else None
-    content = remote.read_bytes(f"{place.rstrip('/')}/{MANIFEST}")
-    if content is None:
-        return None
-    folder = remote.scratch(name)
-    (folder / MANIFEST).write_bytes(content)
-    return read_manifest(folder)
+def _say_why(task: _Task, say: Say) -> None:
+    """Say why a result that is there is not taken as it is."""
+    for output in task.look():
+        if output.manifest is None:
+            continue
+        if output.manifest.key == task.key:
+            if (damage := output.damage()) is not None:
+                say(f"podium {task.stage}: {damage}; it is made again")
+                return
+            continue
+        changed = [*differences(output.manifest.config, task.settings)]
+        changed += [f"{one} has other contents" for one in _other(output.manifest.inputs, task.digests)]
+        more = len(changed) - _MOST_DIFFERENCES
+        shown = [*changed[:_MOST_DIFFERENCES], *([f"{more} more"] if more > 0 else [])]
+        say(f"podium {task.stage}: {', '.join(shown) or 'another version of the stage'}: it is made again")
+        return
+
+
+def _other(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _same_file(io: StageIO, name: str, manifest: Manifest) -> bool:
@@ -109,82 +175,36 @@ def _same_file(io: StageIO, name: str, manifest: Manifest) -> bool:
     if remote.is_remote(place):
         content = remote.read_bytes(place)
         return content is not None and hashlib.sha256(content).hexdigest() == entry["sha256"]
-    path = remote.local_path(place)
+    path = io.output(name)
     return path.is_file() and content_digest(path) == entry["sha256"]
 
 
-def _clear(io: StageIO, name: str, key: str, *, keep: bool, is_file: bool) -> None:
-    """Empty an output, unless `keep` holds and an interrupted run of the same task left it: its checkpoints are of use.
-
-    Raises:
-        UserError: The output holds what no stage wrote, or cannot be written.
-    """
-    path = io.output(name)
-    note = path / WORK / _NOTE
-    try:
-        if is_file:
-            path.unlink(missing_ok=True)
-            return
-        if keep and note.exists() and note.read_text(encoding="utf-8") == key and not (path / MANIFEST).exists():
-            return
-        if path.exists():
-            _remove(path, name)
-        note.parent.mkdir(parents=True)
-        write_text(note, key)
-    except OSError as error:
-        raise unwritable(path, error) from error
+def _models(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
+    """Return the models that a stage reads beside its inputs, by where the config names them."""
+    # An input `model` stands in for the configured one.
+    models = {} if "model" in io.inputs else {MODEL: config.model.name_or_path}
+    if stage == "reward" and config.reward.model is not None:
+        models[REWARD_MODEL] = config.reward.model.name_or_path
+    return models
 
 
-def _remove(path: Path, name: str) -> None:
-    """Remove an output folder that a stage wrote; it leaves its place in one step, so a kill leaves no half of it."""
-    ours = (path / WORK).exists() or (path / MANIFEST).exists() or (path.is_dir() and not any(path.iterdir()))
-    if not ours:
-        raise UserError(f"output {name}: {path} holds files that no stage wrote; name a new or an empty folder")
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
-    shutil.rmtree(old)
-
-
-def _finish(
-    stage: str, settings: Mapping[str, Any], digests: Mapping[str, str], io: StageIO, result: Result, names: list[str]
-) -> None:
-    """Write metrics, remove work in progress, describe every output, and copy them to their URIs."""
-    spec = SPECS[stage]
-    if "metrics" in names:
-        io.write_metrics(result.metrics)
-    siblings = {name: io.output(name) for name in names if name in spec.files}
-    missing = [name for name in names if not io.output(name).exists()]
-    if missing:
-        raise RuntimeError(f"stage {stage} wrote no output {', '.join(missing)}")
-    for name in siblings:
-        io.publish(name)
-    for name in names:
-        if name in siblings:
-            continue
-        write_manifest(
-            io.output(name),
-            stage=stage,
-            config=settings,
-            inputs=digests,
-            siblings=siblings,
-            metrics=result.metrics,
-            metadata=result.metadata,
-        )
-        shutil.rmtree(io.output(name) / WORK, ignore_errors=True)
-        io.publish(name)
+def _reads(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
+    """Return the places of files that a stage reads beside its inputs, by what names them."""
+    models = _models(stage, config, io)
+    found = {name: place for name, place in models.items() if remote.is_remote(place) or Path(place).exists()}
+    if stage == "prepare":
+        files = sorted({file for source in config.data.files for file in paths.matches(source.path) or [source.path]})
+        found |= {f"data: {file}": file for file in files}
+    return found
 
 
 def _outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     """Return digests of what a stage reads beside its inputs: data files, models on this machine."""
     found = {}
-    # An input `model` stands in for the configured one.
-    models = {} if "model" in io.inputs else {"model": config.model}
-    if stage == "reward" and config.reward.model is not None:
-        models["reward.model"] = config.reward.model
-    for name, model in models.items():
-        if Path(model.name_or_path).exists():
-            found[name] = _model_digest(Path(model.name_or_path))
+    for name, place in _models(stage, config, io).items():
+        if Path(place).is_dir():
+            # The tokenizer is all that reading data takes of a model.
+            found[name] = model_digest(Path(place), weights=stage != "prepare")
     if stage == "prepare":
         found |= {source.path: _source_digest(source.path) for source in config.data.files}
     return found
@@ -194,16 +214,5 @@ def _source_digest(path: str) -> str:
     """Return what changes when a data file does; the stage itself reports one that is missing."""
     if remote.is_remote(path):
         return remote.version_of(path)
-    files = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]
-    return ",".join(content_digest(Path(file)) for file in files if Path(file).exists())
-
-
-def _model_digest(model: Path) -> str:
-    """Return what changes when a local model does: contents of small files, size and time of large ones."""
-    files = [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
-    entries = []
-    for path in files:
-        state = path.stat()
-        mark = content_digest(path) if state.st_size < _READ_WHOLE else f"{state.st_size} {state.st_mtime_ns}"
-        entries.append([str(path.relative_to(model)), mark])
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    # A folder, a pipe or a device in place of a file is none of them: the stage says so, without reading it.
+    return ",".join(content_digest(Path(file)) for file in paths.matches(path))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import PodiumConfig
 from podium.data.records import read_demonstrations
 from podium.evaluation import drift
 from podium.evaluation.logprobs import answer_logprobs
@@ -21,9 +21,8 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement
 from podium.rlhf.demonstrations import Demonstration, encode
 from podium.rlhf.sft_training import SftRun, train_sft
-from podium.stages.base import FINE_TUNED_FROM
+from podium.stages.base import FINE_TUNED_FROM, work_key
 from podium.stages.io import Result, StageIO
-from podium.training.loop import fingerprint
 from podium.training.progress import Progress
 
 CONFIDENCE = 0.95
@@ -52,7 +51,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
                 mesh=mesh,
                 folder=folder,
                 checkpoints=f"{io.work('model')}/checkpoints",
-                fingerprint=fingerprint(stage_config(config, "sft"), io.input_digests(), base.base_digest),
+                fingerprint=work_key("sft", config, io, base),
             ),
         )
         after = perplexity(model, held_out, size, "sft: after")

@@ -1,31 +1,42 @@
 """Copy artifacts from and to URIs, with fsspec; imported only where a URI is used."""
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from podium.config import paths
 from podium.errors import UserError, expanded, install, why_full
 
+_FILE = "file://"
+_PIECE = 1 << 20
+# A store in this process, for what a notebook or a test keeps nowhere else.
+IN_MEMORY = "memory"
+# In the order of how surely they are of the contents alone.
+_CHECKSUMS = ("crc32c", "md5Hash", "ETag", "etag")
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
 
 
 def is_remote(place: str | os.PathLike[str]) -> bool:
     """Tell whether a place is a URI that is not a local file's."""
     text = os.fspath(place)
-    return "://" in text and not text.startswith("file://")
+    return "://" in text and not text.lower().startswith(_FILE)
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
     """Return a local place as an absolute path; file:// is taken off.
 
     Raises:
-        UserError: It starts with ~ and there is no such home folder.
+        UserError: It begins with ~ and there is no such home folder.
     """
-    return expanded(os.fspath(place).removeprefix("file://")).absolute()
+    text = os.fspath(place)
+    if text.lower().startswith(_FILE):
+        text = text[len(_FILE) :]
+    return expanded(text).absolute()
 
 
 def scratch(prefix: str) -> Path:
@@ -72,18 +83,15 @@ def upload_file(source: Path, uri: str, name: str) -> None:
         raise _failed("output", name, uri, error) from error
 
 
-def upload_folder(source: Path, uri: str, name: str, files: Iterable[str], *, last: str) -> None:
-    """Copy files of a folder, by their names in it, and then `last`, whose presence means that all of them are there.
+def upload_folder(source: Path, uri: str, name: str, files: Iterable[str]) -> None:
+    """Copy files of a folder, by their names in it.
 
     Raises:
         UserError: The URI cannot be written.
     """
     system, root = _open(uri)
     try:
-        # Without its old mark, a folder that is half replaced is not taken for complete.
-        if system.exists(f"{root}/{last}"):
-            system.rm(f"{root}/{last}")
-        for file in [*files, last]:
+        for file in files:
             target = f"{root}/{file}"
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
             system.put_file(str(source / file), target)
@@ -102,6 +110,97 @@ def read_bytes(uri: str) -> bytes | None:
         raise _failed("file", path.rpartition("/")[2], uri, error) from error
 
 
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        UserError: The URI cannot be written.
+    """
+    system, path = _open(uri)
+    try:
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        system.pipe_file(path, content)
+    except Exception as error:
+        raise _failed("file", path.rpartition("/")[2], uri, error) from error
+
+
+def digest(uri: str) -> str:
+    """Return the SHA-256 of a file, which is read for it in pieces.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    system, path = _open(uri)
+    try:
+        found = hashlib.sha256()
+        with system.open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                found.update(piece)
+        return found.hexdigest()
+    except Exception as error:
+        raise _failed("file", path.rpartition("/")[2], uri, error) from error
+
+
+class State(NamedTuple):
+    """Size of a file in bytes, and the checksum that its store keeps of the contents, with its kind; "" is none."""
+
+    size: int
+    checksum: str
+
+
+def states(uri: str) -> dict[str, State]:
+    """Return the state of every file at or below a URI, by its name below it; none where there is nothing.
+
+    Raises:
+        UserError: The store cannot be reached.
+    """
+    system, root = _open(uri)
+    try:
+        system.invalidate_cache()
+        found = system.find(root, detail=True)
+        return {
+            path.removeprefix(root).lstrip("/"): State(int(info["size"] or 0), _checksum(info))
+            for path, info in found.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except Exception as error:
+        raise _failed("folder", root.rpartition("/")[2], uri, error) from error
+
+
+def move(uri: str, to: str) -> None:
+    """Move a file or everything below a URI to another URI of the same store.
+
+    Raises:
+        UserError: The URI cannot be written.
+    """
+    (system, root), (_, target) = _open(uri), _open(to)
+    try:
+        system.mv(root, target, recursive=True)
+    except Exception as error:
+        raise _failed("output", root.rpartition("/")[2], to, error) from error
+
+
+def remove(uri: str) -> None:
+    """Remove a file, or everything below a URI, where there is something.
+
+    Raises:
+        UserError: The URI cannot be written.
+    """
+    system, root = _open(uri)
+    try:
+        if system.exists(root):
+            system.rm(root, recursive=True)
+    except Exception as error:
+        raise _failed("output", root.rpartition("/")[2], uri, error) from error
+
+
+def _checksum(info: Mapping[str, Any]) -> str:
+    """Return what a store says of the contents of a file: of Google's, the etag changes with a label too."""
+    name = next((name for name in _CHECKSUMS if info.get(name)), None)
+    return "" if name is None else f"{name} {info[name]}"
+
+
 def version_of(uri: str) -> str:
     """Return what changes when the file at a URI does, without reading it.
 
@@ -110,7 +209,8 @@ def version_of(uri: str) -> str:
     """
     system, path = _open(uri)
     try:
-        return ",".join(str(system.ukey(file)) for file in (system.glob(path) if "*" in path else [path]))
+        files = system.glob(paths.glob_pattern(path)) if paths.is_pattern(path) else [path]
+        return ",".join(str(system.ukey(file)) for file in files)
     except Exception as error:
         raise _failed("file", path.rpartition("/")[2], uri, error) from error
 
@@ -120,6 +220,8 @@ def _open(uri: str) -> tuple[Any, str]:
     import fsspec
 
     scheme = uri.partition("://")[0]
+    if fault := paths.address_fault(uri, also=(IN_MEMORY,)):
+        raise UserError(f"{uri}: {fault}")
     try:
         system, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:

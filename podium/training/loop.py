@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import jax
 
-from podium.errors import UserError
+from podium.errors import Stopped, UserError
 from podium.training.checkpoint import Checkpoints
 from podium.training.metrics import MetricsWriter
 from podium.training.progress import Progress
 from podium.training.scalars import Scalars
+from podium.training.stopping import StopSignals, agreed
 
 State = TypeVar("State")
 # (indices of the steps, state) -> (new state, their numbers, what to do with the other output, or None: it is given a
@@ -39,6 +40,7 @@ def run_loop(
     checkpoints: str,
     fingerprint: str,
     save_steps: int,
+    save_minutes: float,
     logging_steps: int,
     shown: Mapping[str, str],
     known: Callable[[int], Mapping[str, float]] = lambda _: {},
@@ -50,11 +52,16 @@ def run_loop(
 
     `steps(indices, state)` runs up to `per_call` of them; the times of their metrics are spread evenly over the call.
 
-    A checkpoint must carry the same `fingerprint` (of configuration and inputs). Metrics go to `folder`.
+    A checkpoint must carry the same `fingerprint` (of configuration and inputs). One is made every `save_steps` steps
+    and when `save_minutes` have gone since the last; neither changes a result. Metrics go to `folder`.
     `known(step)` gives more numbers of a step, that no device has to tell; steps count from 1 where they are done.
     `shown` maps short names to the metrics that progress shows. `check(step, numbers)` may raise UserError to end the
     run; a number that is not finite ends it anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how
     many steps are kept before the first one runs.
+
+    Raises:
+        Stopped: SIGTERM or SIGINT came; the running call was finished and saved. Until the first call is compiled there
+            is nothing to save, and they do what they always do.
     """
     with Checkpoints(checkpoints, keep=KEPT_CHECKPOINTS) as saved:
         start = 0
@@ -64,21 +71,28 @@ def run_loop(
         if on_restart is not None:
             on_restart(start)
         resume_step = start if restored is not None else None
-        with MetricsWriter(folder, resume_step=resume_step) as writer, Progress(total, label, done=start) as progress:
+        writer, progress = MetricsWriter(folder, resume_step=resume_step), Progress(total, label, done=start)
+        with writer, progress, StopSignals() as signals:
             judge = _Judge(writer, progress, saved, total, label, logging_steps, shown, known, check, time.time())
-            pending = None
+            pending, saved_at = None, time.monotonic()
             for indices in _calls(start, total, per_call, save_steps):
                 state, scalars, after = steps(indices, state)
+                signals.listen()
+                progress.wait("first step")
                 if pending is not None:
                     judge.settle(*pending)
-                pending = (indices, scalars, after)
-                if indices.stop % save_steps == 0 and indices.stop < total:
-                    judge.settle(*pending)
-                    pending = None
-                    writer.flush()  # a run that goes on from here must find the numbers that led to it
-                    saved.save(indices.stop, state, {"fingerprint": fingerprint})
-            if pending is not None:
+                pending, done = (indices, scalars, after), indices.stop
+                due = done % save_steps == 0 or time.monotonic() - saved_at >= 60 * save_minutes
+                if done < total and not agreed(due or signals.asked):
+                    continue
                 judge.settle(*pending)
+                pending, stop = None, agreed(signals.asked)
+                if stop or done < total:
+                    writer.flush()  # a run that goes on from here must find the numbers that led to it
+                    saved.save(done, state, {"fingerprint": fingerprint})
+                    saved_at = time.monotonic()
+                if stop:
+                    raise Stopped(label, done, total)
     return state
 
 
@@ -114,7 +128,8 @@ class _Judge:
                 self.check(done, numbers)
             if logged and after is not None:
                 after(place, done)
-            self.progress.update(done, **{short: numbers[name] for short, name in self.shown.items()})
+        # Once for the call: steps that end together say nothing about the pace.
+        self.progress.update(indices.stop, **{short: numbers[name] for short, name in self.shown.items()})
 
 
 def fingerprint(*parts: Any) -> str:

@@ -55,6 +55,23 @@ def with_model(text: str) -> str:
         ("ppo: {max_steps: many}", "rlhf.yaml:2: ppo.max_steps: write a whole number, not 'many'"),
         ("ppo: {max_steps: 1.5}", "ppo.max_steps: write a whole number, not 1.5"),
         ("ppo: {max_steps: true}", "ppo.max_steps: write a number, not true"),
+        ("ppo: {max_steps: yes}", "ppo.max_steps: write a number, not yes"),
+        ("ppo: {max_steps: 1.5e-1}", "ppo.max_steps: write a whole number, not 0.15"),
+        ("ppo: {max_steps: 1e-3}", "ppo.max_steps: write a whole number, not '1e-3'"),
+        ("ppo: {max_steps: 1e99}", "ppo.max_steps: write a whole number up to 9007199254740992"),
+        ("ppo: {max_steps: 1e999}", "ppo.max_steps: write a whole number, not '1e999'"),
+        ("ppo: {max_steps: 0o17}", "ppo.max_steps: write a whole number, not '0o17'"),
+        (
+            "data: {instruction: no}",
+            "data.instruction: write text, in quotes where it looks like something else, not no",
+        ),
+        (
+            "data: {instruction: 1.10}",
+            "data.instruction: write text, in quotes where it looks like something else, not 1.1",
+        ),
+        ("sample: {split: off}", "sample.split: write one of eval, train; not off"),
+        ("data: {preferences: ~}", "data.preferences: write a list, not ~"),
+        ("ppo: {kl_coef: .inf}", "ppo.kl_coef: write a finite number, not inf"),
         ("ppo: {max_steps: 0}", "ppo.max_steps: write a number more than 0, not 0"),
         ("ppo: {max_steps: null}", "ppo.max_steps: write a whole number, not null"),
         ("ppo: {temperature: 0}", "ppo.temperature: write a number more than 0, not 0"),
@@ -130,7 +147,22 @@ def test_a_mistake_names_place_key_and_remedy(text: str, expected: str) -> None:
         ("a: 1\n---\nb: 2", "rlhf.yaml:2: not valid YAML: but found another document"),
         ("model: &a [*a]", "rlhf.yaml:1: an alias contains itself"),
         ("[" * 5000, "rlhf.yaml"),
-        ("model: {revision: 2026-13-45}", "rlhf.yaml: a value cannot be read"),
+        ("seed: 010", "rlhf.yaml:1: seed: YAML reads 010 as 8; write 10 or 8, or '010' in quotes for text"),
+        ("seed: -0_17", "rlhf.yaml:1: seed: YAML reads -0_17 as -15; write -17 or -15"),
+        ("ppo: {max_steps: 1:30}", "rlhf.yaml:1: ppo.max_steps: YAML reads 1:30 as 90; write a number such as 90"),
+        ("ppo: {kl_coef: 1:30.5}", "rlhf.yaml:1: ppo.kl_coef: YAML reads 1:30.5 as 90.5; write a number such as 90.5"),
+        ("model: {revision: 0123456}", "rlhf.yaml:1: model.revision: YAML reads 0123456 as 42798; write 123456 or"),
+        (f"seed: 1{'0' * 5000}", "rlhf.yaml:1: seed: '1000000000"),
+        ("model: {<<: [1]}", "rlhf.yaml:1: model.<<: merges a mapping"),
+        ("a: &a {x: 1}\nmodel: {<<: *a, <<: *a}", "rlhf.yaml:2: model.<<: given twice"),
+        ("a: &a {<<: *a}", "rlhf.yaml: is nested too deeply or contains itself"),
+        ("model: !!timestamp 2024-01-01", "rlhf.yaml:1: the tag 'tag:yaml.org,2002:timestamp' is not allowed"),
+        ("model: !!set {x}", "rlhf.yaml:1: the tag 'tag:yaml.org,2002:set' is not allowed"),
+        ('{"a":' * 5000, "rlhf.yaml"),
+        ("a: " + "{b: " * 120 + "x" + "}" * 120, "rlhf.yaml:1: an alias contains itself or too much"),
+        ("x" * 2_000_000, "rlhf.yaml: is longer than 1,048,576 characters"),
+        ('model: {name_or_path: "a\\0b"}', "rlhf.yaml:1: model.name_or_path: holds the character U+0000"),
+        ('{"model": {"name_or_path": "\\ud800"}}', "rlhf.yaml:1: model.name_or_path: holds the character U+D800"),
         ("model: \x07", "rlhf.yaml: is not YAML: "),
     ],
 )
@@ -298,6 +330,40 @@ def test_json_with_tabs_and_characters_outside_the_basic_plane_is_read_as_json()
     text = json.dumps(SMALLEST | {"data": {"instruction": "kind 😀"}}, indent="\t")
     assert "\\ud83d" in text
     assert load_config_text(text).data.instruction == "kind 😀"
+
+
+def test_words_that_yaml_takes_for_dates_or_powers_are_what_stands_there() -> None:
+    config = load_config_text("model: {name_or_path: x, revision: 2024-01-01}\nreward: {max_steps: 1e3}\nseed: 1_000")
+    assert (config.model.revision, config.reward.max_steps, config.seed) == ("2024-01-01", 1000, 1000)
+    assert load_config_text("\ufeffmodel: {name_or_path: 2026-13-45}").model.name_or_path == "2026-13-45"
+
+
+def test_a_mistake_beside_a_merge_key_is_reported_on_its_own_line() -> None:
+    text = with_model(
+        "reward: &r\n  learning_rate: 1.0e-4\n  lora: {r: 4}\nppo:\n  learning_rate: -5\n  <<: *r\n  lora: {r: 0}"
+    )
+    said = message(text).splitlines()
+    assert [line.split(": ")[:2] for line in said] == [
+        ["rlhf.yaml:6", "ppo.learning_rate"],
+        ["rlhf.yaml:8", "ppo.lora.r"],
+    ]
+    merged = message(with_model("reward: &r\n  learning_rate: -1\nppo:\n  <<: [*r]"))
+    assert [line.split(": ")[:2] for line in merged.splitlines()] == [
+        ["rlhf.yaml:3", "reward.learning_rate"],
+        ["rlhf.yaml:3", "ppo.learning_rate"],
+    ]
+    first_wins = "a: &a {r: 1}\nb: &b {r: 2}\nreward: {lora: {<<: [*a, *b]}}"
+    with pytest.raises(UserError, match="a: unknown key"):
+        load_config_text(with_model(first_wins))
+
+
+def test_an_alias_is_a_copy() -> None:
+    # One object in two places would take an override of one for both.
+    text = with_model("reward: {lora: &l {r: 4}}\nppo: {lora: *l}")
+    config = load_config_text(text, overrides=["ppo.lora.r=2"])
+    assert config.reward.lora is not None
+    assert config.ppo.lora is not None
+    assert (config.reward.lora.r, config.ppo.lora.r) == (4, 2)
 
 
 def test_merge_keys_and_anchors_are_yaml_that_works() -> None:

@@ -202,3 +202,17 @@ def test_a_multiplier_that_is_no_number_is_refused_by_its_own_name() -> None:
 def test_a_managed_name_outside_a_managed_file_is_an_unknown_key() -> None:
     with pytest.raises(UserError, match=r"instruction: unknown key; did you mean 'data\.instruction'"):
         read({"model": {"name_or_path": "x"}, "instruction": "Be kind"})
+
+
+@pytest.mark.parametrize(("prompt", "response"), [(512, 64), (512.0, 64.0), ("512", "64"), ("5.12e2", 64)])
+def test_lengths_that_came_through_a_pipeline_are_added_up(prompt: object, response: object) -> None:
+    config, _ = read(MANAGED_FILE | {"prompt_sequence_length": prompt, "target_sequence_length": response})
+    assert (config.data.max_prompt_length, config.data.max_length, config.ppo.max_new_tokens) == (512, 576, 64)
+
+
+@pytest.mark.parametrize("name", ["prompt_sequence_length", "target_sequence_length", "reward_model_train_steps"])
+@pytest.mark.parametrize("value", ["long", 51.5, True, 0, [512]])
+def test_a_managed_number_is_refused_by_its_own_name(name: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^managed\.json: {name}: write a whole number more than 0, not ") as caught:
+        read(MANAGED_FILE | {name: value})
+    assert len(str(caught.value).splitlines()) == 1

@@ -45,6 +45,27 @@ def test_another_tools_name_replaces_what_the_file_says_under_either_name() -> N
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Use #tags always", "Use #tags always"),
+        ("Answer: briefly", "Answer: briefly"),
+        ("*Be* kind", "*Be* kind"),
+        ("- no lists", "- no lists"),
+        ("a\nb", "a\nb"),
+        ("!", "!"),
+        ("<<", "<<"),
+        ("2024-01-01", "2024-01-01"),
+        ("'010'", "010"),
+        ('"a # b"', "a # b"),
+        ("null", None),
+        ("", None),
+    ],
+)
+def test_text_is_taken_as_it_stands(written: str, read: str | None) -> None:
+    assert load_config_text(TEXT, overrides=[f"data.instruction={written}"]).data.instruction == read
+
+
+@pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("ppo.max_steps", "override 'ppo.max_steps': write KEY=VALUE, such as ppo.kl_coef=0.05"),
@@ -59,6 +80,10 @@ def test_another_tools_name_replaces_what_the_file_says_under_either_name() -> N
         ("data.prompts.x=/c", "data.prompts is a list of 2; write an index from 0 in place of 'x'"),
         ("data.prompts.0.path=/c", "data.prompts.0 is '/a.jsonl' and has no 'path' in it"),
         ("reward.lora={r: 0}", "override 'reward.lora={r: 0}': reward.lora.r: write a number more than 0, not 0"),
+        ("seed=010", "override 'seed=010': YAML reads 010 as 8; write 10 or 8"),
+        ("data.instruction='Use' #tags", "YAML reads what follows the # as a comment; put the whole value in quotes"),
+        ("data.prompts=[/a] # all", "YAML reads what follows the # as a comment"),
+        ("data.instruction=off", "data.instruction: write text, in quotes where it looks like something else, not off"),
         ("reward.lora={r: [}", "override 'reward.lora={r: [}':1: not valid YAML"),
         ("ppo={max_steps: 1, max_steps: 2}", "override 'ppo={max_steps: 1, max_steps: 2}':1: max_steps: given twice"),
     ],

@@ -27,6 +27,12 @@ LITERAL = [
     ("messages", {"messages": [USER, REPLY]}, [USER], "So."),
     ("messages", {"messages": [SYSTEM, USER, REPLY, AGAIN, REPLY]}, [SYSTEM, USER, REPLY, AGAIN], "So."),
     (
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+        [USER],
+        "So.",
+    ),
+    (
         "messages",
         {
             "messages": [{"author": "user", "content": "Why?"}, {"author": "bot", "content": "So."}],

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.data.fields import Refused, is_transcript
+from podium.data.conversations import is_transcript
+from podium.data.fields import Refused
 from podium.data.formats import FORMATS, check_format, read_preference
 from podium.data.records import PreferenceRecord
 from podium.errors import UserError
@@ -36,6 +37,48 @@ LITERAL = [
         [1, 2],
     ),
     ("pair", {"prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "a", "rejected": "b"}, [USER], "ab", [1, 2]),
+    (
+        "sharegpt",
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "a"},
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+        [USER],
+        "ab",
+        [1, 2],
+    ),
+    (
+        "messages",
+        {"messages": [SYSTEM, USER], "chosen": said("a")[0], "rejected": said("b")[0]},
+        [SYSTEM, USER],
+        "ab",
+        [1, 2],
+    ),
+    # The better conversation may stand in messages once more, as a demonstration.
+    (
+        "messages",
+        {"messages": [USER, *said("a")], "chosen": [USER, *said("a")], "rejected": [USER, *said("b")]},
+        [USER],
+        "ab",
+        [1, 2],
+    ),
+    ("alpaca", {"instruction": "Why?", "input": "", "chosen": "a", "rejected": "b"}, [USER], "ab", [1, 2]),
+    (
+        "alpaca",
+        {"instruction": "W", "input": "x", "chosen": "a", "rejected": "b"},
+        said("W\n\nx", "user"),
+        "ab",
+        [1, 2],
+    ),
+    (
+        "question",
+        {"system": "Be kind.", "question": "Why?", "chosen": "a", "rejected": "b"},
+        [SYSTEM, USER],
+        "ab",
+        [1, 2],
+    ),
+    ("input", {"input": "Why?", "chosen": "a", "rejected": "b"}, [USER], "ab", [1, 2]),
     (
         "conversations",
         {"chosen": [USER, REPLY, AGAIN, *said("a")], "rejected": [USER, REPLY, AGAIN, *said("b")]},

@@ -143,8 +143,44 @@ def test_a_template_that_refuses_the_order_of_turns(load):
 
 
 def test_a_template_whose_reply_does_not_follow_its_prompt(load):
-    with pytest.raises(UserError, match="does not go on from the generation prompt"):
-        load(chat.THINKING)
+    other = chat.CHATML.replace("assistant\n' }}{% endif", "helper\n' }}{% endif")
+    with pytest.raises(
+        UserError, match=r"not go on from the generation prompt, which ends with 'helper.n' and is not in"
+    ):
+        load(other)
+
+
+@pytest.mark.parametrize("opened", ["<think>", "<think>\\n", "<|begin_of_thought|>\\n", "[THINK]"])
+def test_a_generation_prompt_that_opens_a_block_of_thought(load, opened):
+    """Seen to fail: DeepSeek's distilled models, whose finished turns have no such block, were refused."""
+    tokenizer = load(chat.CHATML.replace("assistant\n' }}{% endif", f"assistant\n{opened}' }}}}{{% endif"))
+    prompt = tokenizer.hf.decode(tokenizer.encode_prompt(QUESTION))
+    assert prompt.endswith("<|im_start|>assistant\n" + opened.replace("\\n", "\n"))
+    assert tokenizer.hf.decode(tokenizer.encode_response("So.")) == "So.<|im_end|>"
+    assert tokenizer.control_token_in("<think>Hm.</think> So.") is None
+
+
+def test_tokens_of_a_template_count_whatever_their_flag(tmp_path):
+    """Seen to fail: a reply ended with the tokenizer's own end, and texts could forge turns."""
+    content = json.loads((chat.write_chat_tokenizer(tmp_path, pad=None) / "tokenizer.json").read_text())
+    content["added_tokens"] = [
+        token | {"special": token["content"] == "<|endoftext|>", "id": token["id"]} for token in content["added_tokens"]
+    ]
+    # White space and words that were added to the vocabulary are no marks.
+    content["added_tokens"] += [
+        {**content["added_tokens"][0], "id": 340 + place, "content": text, "special": False}
+        for place, text in enumerate(("\n", "user", "<think>"))
+    ]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": None}))
+    tokenizer = load_tokenizer(tmp_path)
+    end = tokenizer.hf.convert_tokens_to_ids("<|im_end|>")
+    assert tokenizer.end_id == tokenizer.encode_response("the")[-1] == end and end in tokenizer.eos_ids
+    assert tokenizer.control_token_in("a<|im_start|>b") == "<|im_start|>"
+    assert tokenizer.control_token_in("a<|im_end|>b") == "<|im_end|>"
+    assert tokenizer.control_token_in("user\n<think>") is None
+    assert tokenizer.decode(tokenizer.encode_response("the") + tokenizer.encode_response("x")) == "thex"
 
 
 def test_the_day_in_a_template_does_not_move(load):
@@ -197,6 +233,33 @@ def test_saved_and_loaded_it_is_the_same(load, tmp_path):
         again = load_tokenizer(folder)
         assert (again.pad_id, again.eos_ids, again.turn) == (tokenizer.pad_id, tokenizer.eos_ids, tokenizer.turn)
         assert again.encode_prompt(QUESTION) == tokenizer.encode_prompt(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("PreTrainedTokenizerFast", "PreTrainedTokenizerFast"),
+        ("TokenizersBackend", "PreTrainedTokenizerFast"),
+        (None, "PreTrainedTokenizerFast"),
+        ("LlamaTokenizerFast", "LlamaTokenizerFast"),
+    ],
+)
+def test_what_is_saved_can_be_read_by_older_programs(tmp_path, given, kept):
+    """Seen to fail: version 5 of transformers writes a class that version 4 does not know."""
+    folder = chat.write_chat_tokenizer(tmp_path / "model", words=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {
+        "tokenizer_class": given,
+        "additional_special_tokens": ["<|im_start|>"],
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    tokenizer = load_tokenizer(folder)
+    tokenizer.save(tmp_path / "saved")
+    written = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == kept
+    assert not {"is_local", "local_files_only", "backend", "extra_special_tokens"} & set(written)
+    assert written["additional_special_tokens"] == ["<|im_start|>"]
+    again = load_tokenizer(tmp_path / "saved")
+    assert again.same_as(tokenizer) and again.hf.all_special_tokens == tokenizer.hf.all_special_tokens
 
 
 def test_a_folder_without_a_tokenizer(tmp_path):

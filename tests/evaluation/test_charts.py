@@ -60,7 +60,7 @@ def test_thin_and_smooth_keep_the_mean_and_the_line() -> None:
 
 
 def test_histogram_bars_have_the_heights_of_their_counts() -> None:
-    svg = charts.histogram([-1.0, 0.0, 1.0, 2.0], [2, 4, 0], x="x", below="bad", above="good")
+    svg = charts.histogram([-1.0, 0.0, 1.0, 2.0], [2, 4, 0], x="x", y="pairs", below="bad", above="good")
     root = ElementTree.fromstring(svg)
     bars = [bar for bar in root.findall("rect") if bar.find("title") is not None]
     heights = [float(bar.attrib["height"]) for bar in bars]

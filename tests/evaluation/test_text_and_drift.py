@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from podium.evaluation import drift, text
 
 
-def test_distinct_n_over_all_texts() -> None:
-    """the cat / the dog. : bigrams (the,cat) (the,dog) (dog,.); unigrams the cat the dog . -> 4 of 5."""
-    assert text.distinct_n(["The cat", "the dog."], 1) == pytest.approx(4 / 5)
-    assert text.distinct_n(["The cat", "the dog."], 2) == 1.0
-    assert text.distinct_n(["a", "b"], 2) is None
+def test_words_and_openings() -> None:
+    assert text.words("I'll go, now.") == ["i", "'", "ll", "go", ",", "now", "."]
+    assert text.plain_words("I'll go \u2013 l\u2019eau, now!") == ["i'll", "go", "l'eau", "now"]
+    assert text.opening("\u201cI\u2019ll, er,\x1b[31m just\u202e send") == (("i'll", "er", "31m"), "I\u2019ll er 31m")
+    assert text.opening("Yes.") == (("yes",), "Yes") and text.opening(" \n") == ((), "")
+    # Without spaces between words a whole sentence would be one word.
+    assert text.plain_words("\u5bf9\u4e0d\u8d77 ok") == ["\u5bf9", "\u4e0d", "\u8d77", "ok"]
+
+
+def test_copied_is_the_share_of_word_groups_that_stand_in_the_source() -> None:
+    assert text.copied("where is my order now", "Where is my order?") == pytest.approx(1 / 2)
+    assert text.copied("my order", "Where is my order?") == 0.0
 
 
 def test_repetition_of_a_loop_and_of_plain_text() -> None:
@@ -26,8 +33,7 @@ def test_repetition_of_a_loop_and_of_plain_text() -> None:
 
 @given(st.lists(st.text(max_size=40), max_size=6), st.integers(1, 4))
 def test_rates_stay_in_range_for_any_text(texts: list[str], n: int) -> None:
-    value = text.distinct_n(texts, n)
-    assert value is None or 0.0 < value <= 1.0
+    assert all(0.0 <= text.copied(item, other, n) <= 1.0 for item in texts for other in texts)
     assert all(0.0 <= text.repetition(item, n) < 1.0 for item in texts)
     assert all(text.repetition(item + " " + item, 1) >= text.repetition(item, 1) for item in texts if text.words(item))
 

@@ -8,7 +8,7 @@ import pytest
 from podium.evaluation import table, verdict, wording
 from support.evaluation_run import page
 
-GOOD = page().results
+GOOD = page(generations=2).results
 
 
 def changed(*path_and_value: Any) -> dict[str, Any]:
@@ -25,6 +25,10 @@ def estimate(value: float, low: float, high: float) -> dict[str, float]:
     return {"value": value, "low": low, "high": high, "units": 100}
 
 
+def cut(accuracy: float) -> dict[str, Any]:
+    return {"max_new_tokens": 24, "share": 0.9, "accuracy": estimate(accuracy, accuracy - 0.1, accuracy + 0.1)}
+
+
 def judge(results: dict[str, Any], **gates: float | None) -> dict[str, Any]:
     return verdict.summarise(results, verdict.check_gates(results, gates))
 
@@ -37,7 +41,7 @@ def test_a_clear_gain_is_green_and_its_headline_carries_the_figures() -> None:
     summary = judge(GOOD)
     assert summary["verdict"] == "green"
     gain = wording.estimate(GOOD["reward"]["gain"], wording.signed)
-    assert summary["headline"].startswith("Better on 120 held-out prompts: reward " + gain)
+    assert summary["headline"].startswith(f"Better on 120 held-out prompts: reward {gain} (best of 2: +0.5")
     assert wording.estimate(GOOD["win_rate"], wording.percent) in summary["headline"]
 
 
@@ -51,7 +55,7 @@ def test_the_value_decides_a_least_gate_and_the_interval_says_how_surely(
     results = changed("win_rate", GOOD["win_rate"] | estimate(0.775, 0.7, 0.84))
     (gate,) = verdict.check_gates(results, {"min_win_rate": value})
     assert (gate["passed"], gate["sure"], gate["threshold"]) == (passed, sure, value)
-    assert levels(judge(results, min_win_rate=value), "Gate min_win_rate") == [level]
+    assert levels(judge(results, min_win_rate=value), "win rate 77.5 % [70.0, 84.0], at least") == [level]
 
 
 def test_a_most_gate_reads_the_other_way_and_an_exact_hit_passes() -> None:
@@ -98,7 +102,7 @@ def test_a_fall_is_red_and_an_interval_over_zero_is_amber() -> None:
         (changed("equal_length", "gain", estimate(0.1, -0.1, 0.3)), "At equal length the gain is no longer clear"),
         (changed("equal_length", "extrapolated", True), "extrapolated"),
         (changed("finish_rate", "tuned", estimate(0.7, 0.6, 0.8)), "Fewer answers end by themselves"),
-        (changed("repetition", "tuned", estimate(0.2, 0.1, 0.3)), "repeat themselves more"),
+        (changed("reward_model", "cut", cut(0.7)), "answers cut after 24 tokens it orders 70.0 % of the pairs right"),
         (changed("perplexity", "tuned", estimate(30.0, 20.0, 40.0)), "look odd to the reference model"),
         (changed("kl", "answer", estimate(40.0, 35.0, 45.0)), "moved far"),
         (changed("prompts", 12), "Only 12 prompts"),
@@ -128,6 +132,7 @@ def test_table_says_what_the_results_hold() -> None:
     assert rows["Mean reward"]["tuned"] == wording.estimate(GOOD["reward"]["tuned"])
     assert rows["Mean reward"]["change"] == wording.estimate(GOOD["reward"]["gain"], wording.signed)
     assert rows["Win rate"]["change"] == "{wins} won, {ties} tied, {losses} lost".format(**GOOD["win_rate"])
+    assert rows["Reward of the best of 2 answers"]["baseline"] == wording.estimate(GOOD["best_of"]["reward"])
     before, after = (GOOD["perplexity"][side]["value"] for side in ("baseline", "tuned"))
     assert rows["Perplexity"]["change"] == wording.signed(after - before)
     assert (

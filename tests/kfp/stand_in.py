@@ -4,7 +4,9 @@ It lets a test see what the orchestrator starts, in which order and with what, k
 again, in a second instead of a minute. What it does is read from STAND_IN_* variables:
 
 LOG: file that gets one line per event. STEPS: how many steps a stage takes. SLEEP: seconds per step.
-FAIL: STAGE:STATUS, the stage that ends with this status, after saying why.
+FAIL: STAGE:STATUS, the stage that ends with this status, after saying why. ONLY: the stage that takes STEPS steps; the
+others take one. SAVES: names, with spaces between, of what a stage that is asked to end puts among its checkpoints.
+HANGS: such a stage does not end.
 """
 
 import json
@@ -16,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from podium.config import PodiumConfig, stage_config
+from podium.errors import ExitCode
 from podium.stages.executor import read_task, write_output
 from podium.stages.io import SPECS, Result, StageIO
 from podium.stages.manifest import task_key
@@ -27,12 +30,11 @@ def main() -> int:
     """Do a stage's steps, each kept as a checkpoint, and report its outputs to KFP."""
     stage, flag, text = sys.argv[1:]
     assert flag == "--executor-input"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(record(f"{stage} was asked to end")))
     failing, _, status = os.environ.get("STAND_IN_FAIL", "").partition(":")
     if stage == failing:
         print(f"{stage}: the stand-in was told to fail", file=sys.stderr)
         return int(status)
-    task = read_task(text, [])
+    task = read_task(text)
     result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage))
     if skipped:
         record(f"{stage} skipped")
@@ -45,8 +47,10 @@ def work(stage: str, config: PodiumConfig, io: StageIO) -> Result:
     spec = SPECS[stage]
     checkpoint = Path(io.work(next(name for name in spec.outputs if name not in spec.files)), "step")
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    signal.signal(signal.SIGTERM, lambda *_: end(stage, checkpoint.parent))
     record(f"{stage} started at {done}")
-    for step in range(done, int(os.environ.get("STAND_IN_STEPS", "1"))):
+    steps = int(os.environ.get("STAND_IN_STEPS", "1")) if os.environ.get("STAND_IN_ONLY", stage) == stage else 1
+    for step in range(done, steps):
         time.sleep(float(os.environ.get("STAND_IN_SLEEP", "0")))
         write_text(checkpoint, str(step + 1))
     made_from = task_key(stage, stage_config(config, stage), io.input_digests())
@@ -59,6 +63,17 @@ def work(stage: str, config: PodiumConfig, io: StageIO) -> Result:
         elif name != "metrics":
             (path / "content").write_text(made_from)
     return Result({"win_rate": 0.75} if stage == "evaluate" else {})
+
+
+def end(stage: str, folder: Path) -> None:
+    """Leave as a stage does on SIGTERM."""
+    record(f"{stage} was asked to end")
+    while "STAND_IN_HANGS" in os.environ:
+        signal.pause()
+    for name in os.environ.get("STAND_IN_SAVES", "").split():
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        record(f"{stage} saved {name}")
+    sys.exit(ExitCode.STOPPED)
 
 
 def sample(row: int) -> dict[str, object]:

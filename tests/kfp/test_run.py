@@ -150,8 +150,37 @@ def test_a_signal_ends_the_stage_too(runs: Runs, number: signal.Signals) -> None
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert errors == "\nStopped. The same command goes on from here.\n"
+    assert errors == "Stopped. The same command goes on from the start of prepare.\n"
     assert runs.events == ["prepare started at 0", "prepare was asked to end"]
+    assert not alive(str(runs.out))
+
+
+def test_a_run_that_is_stopped_waits_for_the_stage_and_says_where_it_goes_on(runs: Runs) -> None:
+    """A stage saves on SIGTERM: here a checkpoint of step 40, the highest that is whole."""
+    process = runs.start(STEPS="1000", SLEEP="0.05", SAVES="9 40 41.orbax-checkpoint-tmp-0", ONLY="ppo")
+    wait_until(lambda: "ppo started at 0" in runs.events)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert output.splitlines()[-1] == (
+        "Stopping: ppo ends its step and saves, within 2 minutes; Ctrl-C again ends it at once."
+    )
+    assert errors == "Stopped. The same command goes on from step 40 of ppo.\n"
+    assert (
+        runs.events[-2:]
+        == ["ppo was asked to end", "ppo saved 9", "ppo saved 40", "ppo saved 41.orbax-checkpoint-tmp-0"][-2:]
+    )
+
+
+def test_a_second_signal_ends_the_stage_at_once(runs: Runs) -> None:
+    process = runs.start(STEPS="1000", SLEEP="0.05", SAVES="1", HANGS="1")
+    wait_until(lambda: bool(runs.events))
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: "prepare was asked to end" in runs.events)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "prepare saved 1" not in runs.events
     assert not alive(str(runs.out))
 
 
@@ -160,6 +189,12 @@ def test_a_failed_stage_has_the_last_word(runs: Runs, status: int, expected: int
     got, output, errors = runs.finish(FAIL=f"reward:{status}")
     assert (got, errors) == (expected, "reward: the stand-in was told to fail\n")
     assert output.splitlines()[-1] == "[2/6] reward"
+
+
+def test_a_stage_that_was_stopped_is_started_again(runs: Runs) -> None:
+    status, _, errors = runs.finish(FAIL="reward:75")
+    assert status == 75
+    assert errors.splitlines()[-1] == "The same command goes on from the start of reward."
 
 
 def test_a_stage_that_a_signal_ended_is_spoken_for(runs: Runs) -> None:
@@ -173,7 +208,9 @@ def test_a_stage_that_a_signal_ended_is_spoken_for(runs: Runs) -> None:
     os.kill(pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert errors == "prepare was ended by SIGKILL: is there enough memory? The same command goes on.\n"
+    assert errors == (
+        "prepare was ended by SIGKILL: is there enough memory? The same command goes on from the start of prepare.\n"
+    )
 
 
 def test_two_runs_never_share_a_folder(runs: Runs) -> None:

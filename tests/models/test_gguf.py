@@ -301,6 +301,25 @@ def test_names_what_it_does_not_follow(options: dict[str, Any], message: str, tm
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
+def test_a_part_of_a_split_file_says_how_to_join_the_parts(tmp_path: Path) -> None:
+    """Seen to fail: the first part was called damaged. Later parts hold no architecture."""
+    for number in (0, 2):
+
+        def add(writer: gguf.GGUFWriter, number: int = number) -> None:
+            writer.add_uint16("split.no", number)
+            writer.add_uint16("split.count", 3)
+
+        source = write_gguf(tmp_path / f"part{number}.gguf", {}, change=add)
+        with pytest.raises(
+            UserError, match=rf"part{number}\.gguf: is part {number + 1} of 3 .*llama-gguf-split --merge"
+        ):
+            import_weights(source, tmp_path / "model")
+    whole = write_gguf(
+        tmp_path / "m.gguf", random_tensors(CONFIG), change=lambda writer: writer.add_uint16("split.count", 1)
+    )
+    assert import_weights(whole, tmp_path / "model")
+
+
 def test_refuses_bad_numbers_and_broken_files(tmp_path: Path) -> None:
     tensors = random_tensors(CONFIG)
     tensors["model.norm.weight"][3] = np.nan

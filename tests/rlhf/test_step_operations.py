@@ -11,8 +11,10 @@ from podium.models import Model
 from podium.models.config import ModelConfig
 from podium.models.family import init_params
 from podium.models.heads import init_head
-from podium.rlhf.ppo import init_state, make_step, reward_scores
-from podium.rlhf.ppo_training import cast_networks, ppo_spec, step_operations
+from podium.rlhf.ppo import init_state, make_step
+from podium.rlhf.ppo_training import step_operations
+from podium.rlhf.rewards import reward_scores
+from podium.rlhf.roles import cast_networks, ppo_spec
 from podium.training.optimizer import configured
 from support import tiny
 
@@ -38,7 +40,7 @@ def test_the_estimate_is_near_xlas_count(kind: str, expected: float, critic: str
     cast = cast_networks(policy, reward, config, 0)
     spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD)
     optimizers = {name: configured(config, learning_rate=1e-3, total_steps=1)[0] for name in cast.weights}
-    step = make_step(spec, optimizers, reward_scores(cast.reward, spec.shared_layers))
+    step = make_step(spec, optimizers, reward_scores(cast.reward, spec.shared_layers, spec.ending))
     state = init_state(cast.weights, optimizers, kl_coef=0.1, key=jax.random.key(0))
     counted = jax.jit(step).lower(state, cast.frozen, tiny.prompts(BATCH, WIDTH)).cost_analysis()["flops"]
     tokens = BATCH * (WIDTH + RESPONSE)

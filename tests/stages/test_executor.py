@@ -55,7 +55,7 @@ def message(folder: Path, **inputs: Any) -> str:
 )
 def test_config_and_places_are_read_from_the_executor_input(tmp_path: Path, inputs: dict[str, Any]) -> None:
     (tmp_path / "preferences").mkdir()
-    task = executor.read_task(message(tmp_path, **inputs), [])
+    task = executor.read_task(message(tmp_path, **inputs))
     # KFP carries the integers inside a dict as floats.
     assert (task.config.seed, task.config.model.name_or_path) == (3, "some/model")
     assert task.io.input("preferences") == tmp_path / "preferences"
@@ -63,7 +63,7 @@ def test_config_and_places_are_read_from_the_executor_input(tmp_path: Path, inpu
 
 
 def test_the_executor_output_reports_every_artifact_with_its_metadata(tmp_path: Path) -> None:
-    task = executor.read_task(message(tmp_path, parameterValues={"config": CONFIG}), [])
+    task = executor.read_task(message(tmp_path, parameterValues={"config": CONFIG}))
     folder = tmp_path / "reward_model"
     folder.mkdir()
     (folder / "weights").write_text("12345")
@@ -82,15 +82,15 @@ def test_the_executor_output_reports_every_artifact_with_its_metadata(tmp_path: 
 )
 def test_something_else_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match=r"--executor-input is not what KFP passes for \{\{\$\}\}") as caught:
-        executor.read_task(text, [])
+        executor.read_task(text)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_wrong_config_parameter_names_its_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the executor input has no parameter config"):
-        executor.read_task(message(tmp_path), [])
+        executor.read_task(message(tmp_path))
     with pytest.raises(UserError, match=r"^parameter config: sed: unknown key; did you mean 'seed'\?$"):
-        executor.read_task(message(tmp_path, parameterValues={"config": {**CONFIG, "sed": 1}}), [])
+        executor.read_task(message(tmp_path, parameterValues={"config": {**CONFIG, "sed": 1}}))
 
 
 def test_a_store_is_read_through_its_mount_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +103,6 @@ def test_a_store_is_read_through_its_mount_where_there_is_one(tmp_path: Path, mo
 
 def test_an_output_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "deep").write_text("a file")
-    task = executor.read_task(message(tmp_path, parameterValues={"config": CONFIG}), [])
+    task = executor.read_task(message(tmp_path, parameterValues={"config": CONFIG}))
     with pytest.raises(UserError, match=r"executor_output\.json: cannot be written"):
         executor.write_output(task, Result())

@@ -397,3 +397,54 @@ def test_real_comparisons(tmp_path, data_dir):
     assert result.metrics["preferences_train"] + result.metrics["preferences_eval"] == 206
     assert result.metrics["refused"] == 1
     assert 0.5 < result.metrics["longer_wins_characters_train"] < 0.7
+
+
+def told(capsys):
+    return [line.removeprefix("Note: ") for line in capsys.readouterr().err.splitlines() if line.startswith("Note: ")]
+
+
+def test_rows_with_a_prompt_that_is_held_out_too_are_told(tmp_path, configure, capsys):
+    """Seen to fail: of 1,280 rows 980 went without a word on the terminal."""
+    held_out = write(tmp_path / "held.jsonl", [pair(number, rejected="never") for number in range(25)])
+    prepare.run(configure(PAIRS, PROMPTS, eval_preferences=held_out), StageIO.local(tmp_path / "out"))
+    wanted = "data.preferences: 25 of 55 rows are left out: 25 with a prompt that a held-out file has too"
+    assert told(capsys) == [f"{wanted}; data_report lists them"]
+
+
+@pytest.mark.parametrize(("repeated", "tied"), [(3, 0), (0, 3), (1, 1)])
+def test_more_than_a_twentieth_left_out_is_told_whatever_the_reason(tmp_path, configure, capsys, repeated, tied):
+    equal = {"responses": ["a", "b"], "ranks": [1, 1]}
+    rows = [pair(number) for number in range(38 - repeated - tied)]
+    rows += rows[:repeated] + [{"prompt": f"Tie {number}?", **equal} for number in range(tied)]
+    prepare.run(configure(rows, PROMPTS), StageIO.local(tmp_path / "out"))
+    lines, count = told(capsys), repeated + tied
+    reasons = [f"{tied} tied"] * (tied > 0) + [f"{repeated} repeated"] * (repeated > 0)
+    assert lines == [f"data.preferences: {count} of 38 rows are left out: {', '.join(reasons)}; data_report lists them"]
+    prepare.run(
+        configure([*rows, *(pair(number) for number in range(100, 110))], PROMPTS), StageIO.local(tmp_path / "2")
+    )
+    assert bool(told(capsys)) == (count > 2)
+
+
+def test_refused_rows_are_told_by_kind(tmp_path, configure, capsys):
+    rows = [*PAIRS, {"prompt": "x"}, pair(99, prompt="word " * 200), pair(98, tools=[{"name": "look"}])]
+    prepare.run(configure(rows, PROMPTS, max_bad_fraction=0.2), StageIO.local(tmp_path / "out"))
+    (line,) = told(capsys)
+    assert line.startswith("data.preferences: 3 of 33 rows are left out: 3 refused (")
+    assert all(f"{kind} 1" in line for kind in ("columns", "long prompt", "tools"))
+
+
+def test_what_nobody_reads_is_named(tmp_path, configure, capsys):
+    rows = [pair(number, subset="x", tags=["y"]) for number in range(30)]
+    rows[3]["prompt"] = [{"role": "user", "content": "Why 3?", "name": "ann"}]
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ahoy"}]
+    shown = [{"messages": [*turns, {"role": "user", "content": f"{n}?"}, turns[1]]} for n in range(9)]
+    shown += [{"prompt": f"Why {n}?", "response": "So."} for n in range(11)]
+    config = configure(rows, demonstrations=write(tmp_path / "shown.jsonl", shown))
+    prepare.run(config, StageIO.local(tmp_path / "out"))
+    assert told(capsys) == [
+        "data.prompts names no file: PPO gets the prompts of the comparisons, in the same split.",
+        "data.preferences: kept as metadata, no part of what a model reads: subset, tags",
+        "data.preferences: keys of messages that are not read: name",
+        "data.demonstrations: 9 of 20 conversations hold earlier replies; only the last reply of each is learned",
+    ]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from podium.training.metrics import read_metrics
 from support import folders
 
 ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-STEPS = 6
+STEPS = 48
 
 
 def podium(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ppo": {
             "lora": {"r": 4, "layers": 1},
             "max_steps": STEPS,
-            "save_steps": 1,
             "max_new_tokens": 8,
             "per_device_batch_size": 4,
             "num_ppo_epochs": 2,
@@ -82,36 +83,46 @@ def test_the_reward_stage_learns_reports_and_normalises(run: Path) -> None:
     assert manifest["gain"] == metrics["gain"] != 1.0
 
 
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(run: Path, tmp_path: Path) -> None:
-    whole = podium(*ppo(run, tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, "-m", "podium", *ppo(run, tmp_path / "killed")]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        metrics = tmp_path / "killed" / "policy" / "metrics.jsonl"
+def interrupt(command: list[str], metrics: Path, steps: int, number: signal.Signals) -> tuple[int, str]:
+    """Send a signal to a run that has reported so many steps; return its status and what it said last."""
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            if metrics.exists() and metrics.read_text().count("\n") >= 3:
+            if metrics.exists() and metrics.read_text().count("\n") >= steps:
                 break
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    assert not digests(tmp_path / "killed" / "policy")
-    again = podium(*ppo(run, tmp_path / "killed"))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors.splitlines()[-1]
+
+
+def test_a_run_stopped_and_killed_ends_as_one_that_was_not(run: Path, tmp_path: Path) -> None:
+    """How often it saves decides where it goes on, and nothing else: it may change on the way."""
+    done = podium(*ppo(run, tmp_path / "whole"))
+    assert done.returncode == 0, done.stderr
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    command = [sys.executable, "-m", "podium", *ppo(run, broken)]
+    metrics, checkpoints = broken / "policy" / "metrics.jsonl", broken / "policy" / ".work" / "checkpoints"
+    status, said = interrupt([*command, "ppo.save_steps=1000"], metrics, 3, signal.SIGTERM)
+    assert (status, [path.name for path in checkpoints.iterdir()]) == (75, re.findall(r"step (\d+) of 48", said))
+    reached = int(re.findall(r"podium ppo: stopped after step (\d+) of 48, which is saved; start it again", said)[0])
+    assert 3 <= reached < STEPS - 8
+    status, said = interrupt([*command, "ppo.save_steps=1"], metrics, reached + 3, signal.SIGKILL)
+    assert status == -signal.SIGKILL, "the run ended before it could be killed"
+    assert said.startswith(f"ppo {reached}/")
+    assert not digests(broken / "policy")
+    again = podium(*ppo(run, broken), "ppo.save_minutes=77")
     assert again.returncode == 0, again.stderr
-    assert "ppo 0/" not in again.stderr
-    expected = digests(tmp_path / "whole" / "policy")
-    assert expected
-    assert digests(tmp_path / "killed" / "policy") == expected
-    logged = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert int(re.findall(r"^ppo (\d+)/", again.stderr, re.MULTILINE)[0]) > reached
+    assert digests(broken / "policy") == digests(whole / "policy") != {}
+    logged, unbroken = ([row | {"time": 0} for row in read_metrics(folder / "policy")] for folder in (broken, whole))
+    assert logged == unbroken
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
     assert [row["episode"] for row in logged] == [4 * (step + 1) for step in range(STEPS)]
     # Of the first update of each step, two to a step, on the way to zero.
     assert [row["lr"] for row in logged] == pytest.approx([0.01 * (1 - step / STEPS) for step in range(STEPS)])
-    rows = [
-        [json.loads(line) for line in (tmp_path / name / "rollouts" / "rollouts.jsonl").read_text().splitlines()]
-        for name in ("whole", "killed")
-    ]
-    assert rows[0] == rows[1]
+    rollouts = [(folder / "rollouts" / "rollouts.jsonl").read_text() for folder in (broken, whole)]
+    assert rollouts[0] == rollouts[1]
 
 
 @pytest.mark.parametrize(

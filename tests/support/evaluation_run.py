@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from podium.evaluation import comparison, preference, results
-from podium.evaluation.report import Page
+from podium.evaluation.report import Page, Run
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> \u202egnp.exe \x1b[31m </p></li>'
 ASKS = [
@@ -14,22 +14,32 @@ ASKS = [
     "I was charged twice for {n}.",
     "Can I return {n}?",
 ]
-BEFORE = "Please see the website for information about that. Orders take between 3 and 9 days, and returns take longer."
-AFTER = (
-    "I am sorry about order {n}. I have looked it up and it will reach you on Friday. May I help with anything else?"
+OPENINGS = "I The Your You We Please That This Thanks Sorry It For Each All Our Once When Most Every Some"
+WORDS = (
+    "order parcel shop return label account password email refund card bank days week form link page note call team "
+    "help check send wait look find write keep open close print pay charge twice again soon today friday morning "
+    "number address letter reply answer question item box delivery courier door street town with from about until "
+    "after before because while and or but not very quite only also then here there what which who how"
 )
 GATES = {"min_win_rate": 0.55, "max_kl": 12.0, "min_reward_accuracy": 0.6, "max_length_ratio": None}
 
 
-def answers(rng: np.random.Generator, texts: list[str], reward: float, tokens: float) -> comparison.Answers:
-    count = len(texts)
-    lengths = np.maximum(rng.normal(tokens, 8, size=(count, 1)).round(), 3)
+def sentences(rng: np.random.Generator, count: int, length: int) -> list[str]:
+    """Make texts without sense and with the variety of a healthy policy."""
+    starts, words = OPENINGS.split(), WORDS.split()
+    lengths = rng.integers(length - 4, length + 4, size=count)
+    return [" ".join([rng.choice(starts), *rng.choice(words, some)]) + "." for some in lengths]
+
+
+def answers(rng: np.random.Generator, texts: list[list[str]], reward: float, tokens: float) -> comparison.Answers:
+    shape = len(texts), len(texts[0])
+    lengths = np.maximum(rng.normal(tokens, 8, size=shape).round(), 3)
     return comparison.Answers(
-        texts=[[text] for text in texts],
-        rewards=rng.normal(reward, 0.9, size=(count, 1)),
+        texts=texts,
+        rewards=rng.normal(reward, 0.9, size=shape),
         tokens=lengths,
-        finished=(rng.random((count, 1)) < 0.9).astype(float),
-        reference_logprobs=-lengths * rng.normal(2.1, 0.3, size=(count, 1)),
+        finished=(rng.random(shape) < 0.9).astype(float),
+        reference_logprobs=-lengths * rng.normal(2.1, 0.3, size=shape),
     )
 
 
@@ -37,7 +47,9 @@ def reward_report(rng: np.random.Generator, pairs: int = 300) -> dict[str, Any]:
     gap = rng.normal(1.0, 1.2, size=pairs)
     base = rng.normal(size=pairs)
     lengths = rng.integers(10, 60, size=(2, pairs))
-    return preference.report(base + gap, base, lengths[0], lengths[1], 0.95)
+    report = preference.report(base + gap, base, lengths[0], lengths[1], 0.95)
+    accuracy = report["accuracy"] | {"value": report["accuracy"]["value"] - 0.02}
+    return report | {"cut": {"max_new_tokens": 24, "share": 0.71, "accuracy": accuracy}}
 
 
 def curves(rng: np.random.Generator, steps: int = 120) -> list[dict[str, Any]]:
@@ -48,8 +60,9 @@ def curves(rng: np.random.Generator, steps: int = 120) -> list[dict[str, Any]]:
             "step": step + 1,
             "time": 1.7e9 + 3.1 * step,
             "episode": 16 * (step + 1),
-            "objective/scores": -0.2 + rise[step] + rng.normal(0, 0.12),
-            "objective/rlhf_reward": -0.2 + rise[step] - 0.05 * kl[step] + rng.normal(0, 0.12),
+            "objective/scores_raw": 0.1 + 0.8 * rise[step] + rng.normal(0, 0.12),
+            "objective/scores": -0.7 + 1.5 * rise[step] + rng.normal(0, 0.12),
+            "objective/rlhf_reward": -0.7 + 1.5 * rise[step] - 0.05 * kl[step] + rng.normal(0, 0.12),
             "objective/kl": max(kl[step] + rng.normal(0, 0.2), 0.0),
             "objective/response_length": 34 - 6 * rise[step] + rng.normal(0, 1),
             "val/num_eos_tokens": float(rng.binomial(16, min(0.7 + 0.2 * rise[step], 1.0))),
@@ -65,41 +78,44 @@ def data_report() -> dict[str, Any]:
         "preferences": preferences,
         "prompts": {"train": 180, "eval": 20},
         "longer_wins": {"train": longer, "eval": longer},
-        "refused": [{"line": 3}],
+        "refused": [{"line": 3, "kind": "too_long"}],
+        "refused_by_kind": {"too_long": 1},
         "duplicates": [],
         "contradictions": [],
         "leakage": {"preferences": [], "prompts": [{}], "held_out_preferences_in_training_prompts": []},
     }
 
 
-def page(prompts: int = 120, *, gain: float = 1.0, seed: int = 0, sample_rows: int = 40, hostile: bool = False) -> Page:
-    """Build a whole page; with `hostile`, prompt and answers try to break out of the markup."""
+def page(
+    prompts: int = 120,
+    *,
+    gain: float = 1.0,
+    seed: int = 0,
+    sample_rows: int = 40,
+    hostile: bool = False,
+    generations: int = 1,
+    before: list[list[str]] | None = None,
+    after: list[list[str]] | None = None,
+    kl: float = 3.4,
+) -> Page:
+    """Build a whole page; with `hostile`, prompt and answers try to break out of the markup.
+
+    `before` and `after` are the answers of both sides, [prompts, generations], in place of made-up ones.
+    """
     rng = np.random.default_rng(seed)
-    before = answers(rng, [BEFORE for _ in range(prompts)], 0.0, 34)
-    after = answers(rng, [AFTER.format(n=n) for n in range(prompts)], gain, 28)
-    moved = comparison.Drift(
-        after.reference_logprobs + rng.normal(3.4, 1.5, size=(prompts, 1)), after.reference_logprobs
-    )
-    kl = moved.policy_logprobs - moved.reference_logprobs
-    rows = [
-        {
-            "id": f"p{n:04}",
-            "generation": 0,
-            "prompt": [{"role": "user", "content": HOSTILE if hostile else ASKS[n % 4].format(n=1000 + n)}],
-            "baseline": HOSTILE if hostile else before.texts[n][0],
-            "tuned": HOSTILE if hostile else after.texts[n][0],
-            "reward_baseline": float(before.rewards[n, 0]),
-            "reward_tuned": float(after.rewards[n, 0]),
-            "tokens_baseline": int(before.tokens[n, 0]),
-            "tokens_tuned": int(after.tokens[n, 0]),
-            "finished_baseline": bool(before.finished[n, 0]),
-            "finished_tuned": bool(after.finished[n, 0]),
-            "kl": float(kl[n, 0]),
-        }
-        for n in range(prompts)
+    asked = [HOSTILE if hostile else ASKS[n % 4].format(n=1000 + n) for n in range(prompts)]
+    sides = [
+        [sentences(rng, generations, length) if not hostile else [HOSTILE] * generations for _ in range(prompts)]
+        for length in (20, 16)
     ]
-    measured = comparison.compare(before, after, moved, 0.95)
+    baseline = answers(rng, before or sides[0], 0.0, 34)
+    tuned = answers(rng, after or sides[1], gain, 28)
+    shape = tuned.rewards.shape
+    moved = comparison.Drift(tuned.reference_logprobs + rng.normal(kl, 1.5, size=shape), tuned.reference_logprobs)
+    rows = sample_rows_of(asked, baseline, tuned, moved.policy_logprobs - moved.reference_logprobs)
+    measured = comparison.compare(asked, baseline, tuned, moved, 0.95)
     measured["policies"] = {"baseline": {"model": "a-model", "digest": "cd" * 8}}
+    measured["reward_unit"] = "standard deviations of untrained answers"
     found = results.conclude(measured, rows, reward_model=reward_report(rng), gates=GATES)
     return Page(
         results=found,
@@ -110,4 +126,31 @@ def page(prompts: int = 120, *, gain: float = 1.0, seed: int = 0, sample_rows: i
         versions={"jax": "0.10.2"},
         inputs={"policy": "ab" * 32},
         data=data_report(),
+        run=Run(name="courteous-1", finished="2026-11-26 18:04 UTC", seconds=754.0, hardware="8 x TPU v5 lite"),
     )
+
+
+def sample_rows_of(
+    asked: list[str], before: comparison.Answers, after: comparison.Answers, kl: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the rows of samples.jsonl."""
+    return [
+        {
+            "id": f"p{n:04}",
+            "generation": k,
+            "prompt": [{"role": "user", "content": asked[n]}],
+            "kl": float(kl[n, k]),
+            **{
+                f"{name}{side}": kind(values[n][k])
+                for side, one in (("baseline", before), ("tuned", after))
+                for name, kind, values in (
+                    ("", str, one.texts),
+                    ("reward_", float, one.rewards),
+                    ("tokens_", int, one.tokens),
+                    ("finished_", bool, one.finished),
+                )
+            },
+        }
+        for n in range(len(asked))
+        for k in range(after.rewards.shape[1])
+    ]

@@ -12,9 +12,10 @@ from podium.models import Model
 from podium.models.family import init_params
 from podium.models.heads import init_head
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.ppo import reward_scores
-from podium.rlhf.ppo_training import PpoRun, cast_networks, fit, ppo_spec
+from podium.rlhf.ppo_training import PpoRun, fit
 from podium.rlhf.prompt_batches import PromptBatches
+from podium.rlhf.rewards import reward_scores
+from podium.rlhf.roles import cast_networks, ppo_spec
 from support import tiny
 
 # Of one layer: compiling takes most of the time.
@@ -38,13 +39,14 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
         critic=CriticConfig(kind="shared"),
         save_steps=10,
         sample_rows=4,
+        score_samples=8,
     )
     cast = cast_networks(policy, reward, config, 0)
-    spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD)
+    spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD, (tiny.EOS,))
     batches = PromptBatches.of([[2 + row, 3, 5 + row] for row in range(8)], 4, 0, tiny.PAD)
     mesh = make_mesh(data=data, fsdp=fsdp)
     run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), folder / "rollouts.jsonl", "same")
-    fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec.shared_layers))
+    fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec.shared_layers, spec.ending))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """podium.training.loop: what a step reports arrives whole, in order, and before a checkpoint that relies on it."""
 
 import itertools
+import signal
+import time
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.errors import UserError
+from podium.errors import Stopped, UserError
 from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import run_loop
 from podium.training.metrics import read_metrics
@@ -36,6 +38,7 @@ def run(folder, *, total=5, per_call=1, calls=None, **options):
         "checkpoints": str(folder / "checkpoints"),
         "fingerprint": "same",
         "save_steps": 2,
+        "save_minutes": 60.0,
         "logging_steps": 1,
         "shown": {"loss": "loss"},
         "known": lambda done: {"episode": done * 16},
@@ -88,7 +91,9 @@ def test_several_steps_of_a_call_are_reported_as_single_ones(tmp_path, per_call)
 def test_steps_of_a_call_share_its_time(tmp_path, monkeypatch):
     """One line after the other would say that all but the first took no time."""
     clock = itertools.count(100.0, 12.0)
-    monkeypatch.setattr("podium.training.loop.time", SimpleNamespace(time=lambda: next(clock)))
+    monkeypatch.setattr(
+        "podium.training.loop.time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic)
+    )
     run(tmp_path, total=7, per_call=4, save_steps=100)
     # The loop begins at 100; calls of 4 and 3 steps are heard of at 112 and 124.
     assert [row["time"] for row in read_metrics(tmp_path)] == [103, 106, 109, 112, 116, 120, 124]
@@ -110,6 +115,69 @@ def test_a_call_ends_where_a_checkpoint_is_due(tmp_path):
     assert resumed == [range(6, 10), range(10, 12)]
 
 
+def checkpoints_of(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_is_due_by_steps_or_by_minutes(tmp_path, monkeypatch):
+    """Four minutes to a call: the third ends twelve minutes after the start, though only six steps are done."""
+    saved, minutes = [], itertools.count(0.0, 4.0)
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: 60 * next(minutes))
+    monkeypatch.setattr("podium.training.loop.time", clock)
+    monkeypatch.setattr("podium.training.loop.Checkpoints.save", lambda self, step, *_: saved.append(step))
+    run(tmp_path, total=16, per_call=2, save_steps=12, save_minutes=11.0)
+    # Asked once a call, and once more after a save.
+    assert saved == [6, 12]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at", [1, 6, 12])
+def test_a_signal_ends_the_run_after_the_running_call_and_saves(tmp_path, number, at):
+    """The one that comes while the numbers of the last call are read, too: no step is made twice."""
+
+    def check(done, _):
+        if done == at:
+            signal.raise_signal(number)
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run(whole, total=12, per_call=2, save_steps=100) == 12
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as caught:
+        run(stopped, total=12, per_call=2, save_steps=100, check=check)
+    assert signal.getsignal(number) is before
+    reached = {1: 4, 6: 8, 12: 12}[at]  # the next call was running already
+    assert str(caught.value) == f"count: stopped after step {reached} of 12, which is saved; start it again to go on"
+    assert checkpoints_of(stopped) == [reached]
+    calls = []
+    assert run(stopped, total=12, per_call=2, save_steps=100, calls=calls) == 12
+    assert calls == [range(step, step + 2) for step in range(reached, 12, 2)]
+    numbers = [[row | {"time": 0} for row in read_metrics(folder)] for folder in (whole, stopped)]
+    assert numbers[0] == numbers[1]
+    assert event_steps(stopped) == list(range(1, 13))
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    def check(done, _):
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, total=12, save_steps=100, check=check)
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_before_the_first_call_is_compiled_a_signal_does_what_it_always_did(tmp_path):
+    def steps(indices, state):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the signal was only noted")
+
+    settings = {"label": "count", "folder": tmp_path, "checkpoints": str(tmp_path / "checkpoints"), "shown": {}}
+    rhythm = {"total": 3, "save_steps": 2, "save_minutes": 60.0, "logging_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(steps, {"count": jnp.float32(0.0)}, fingerprint="same", **settings, **rhythm)
+
+
 def test_a_step_gone_wrong_ends_the_run_though_its_call_went_on(tmp_path):
     """What came after it in the call is not reported, and not saved."""
 
@@ -127,6 +195,7 @@ def test_a_step_gone_wrong_ends_the_run_though_its_call_went_on(tmp_path):
             checkpoints=str(tmp_path / "checkpoints"),
             fingerprint="same",
             save_steps=2,
+            save_minutes=60.0,
             logging_steps=1,
             shown={},
             per_call=4,

@@ -33,6 +33,48 @@ def test_the_first_line_comes_at_once():
     assert lines([], done=30) == ["reward 30/80"]
 
 
+def waited(seconds, *, terminal=False, what=None):
+    """Wait for a first step, with a look every second; then two steps of two seconds."""
+    clock, file = Clock(), io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=100)
+    with Progress(40, "ppo", console=console, clock=clock, done=7) as progress:
+        for second in range(seconds):
+            clock.now += 1
+            if second == seconds // 2 and what is not None:
+                progress.wait(what)
+            progress.tick()
+        for done in (8, 9):
+            progress.update(done, score=0.5)
+            clock.now += 2
+            progress.tick()
+    return file.getvalue()
+
+
+def test_a_first_step_that_takes_long_is_spoken_of_ever_more_rarely(monkeypatch):
+    silenced = []
+    monkeypatch.setattr("podium.parallel.alarm.silence_alarm", lambda: silenced.append(True))
+    assert waited(9).splitlines() == ["ppo 7/40", "ppo 8/40 score 0.5"]
+    assert not silenced
+    assert waited(190, what="first step").splitlines() == [
+        "ppo 7/40",
+        *(f"ppo 7/40 compiling, {time} so far" for time in ("10 s", "20 s", "40 s", "1 min")),
+        "ppo 7/40 first step, 2 min so far",
+        "ppo 8/40 score 0.5",
+    ]
+    assert silenced, "before XLA sounds its alarm, two minutes into a compilation"
+
+
+def test_a_terminal_shows_the_wait_in_the_bar():
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", waited(50, terminal=True))
+    assert "7/40 compiling, 50 s so far" in plain
+    assert "\n" not in plain.strip("\r\n"), "one line that changes, not many"
+
+
+def test_steps_that_end_together_say_nothing_about_the_pace():
+    """A call of eight steps is one update: the pace is that of the next call, not of steps that took no time."""
+    assert lines([(60, 8, {}), (16, 16, {})], done=0)[-1] == "reward 16/80 | 2 s/step | 2 min left"
+
+
 def test_a_line_has_figures_pace_and_time_left():
     # The first step took 60 s, compilation among it; the pace is that of the steps behind it.
     steps = [(60, 1, {}), (31, 11, {}), (3.1, 12, {}), (6.2, 14, {"loss": 0.6123, "acc": 0.66, "rows": 1024})]

@@ -168,13 +168,14 @@ def fingerprint(files: TensorFiles, config_path: Path) -> str:
             start = 8 + struct.unpack("<Q", raw.read(8))[0]
             for name in sorted(header):
                 begin, end = header[name]["data_offsets"]
-                for offset, length in _pieces(end - begin):
+                for offset, length in pieces(end - begin):
                     raw.seek(start + begin + offset)
                     digest.update(raw.read(length))
     return digest.hexdigest()
 
 
-def _pieces(size: int) -> list[tuple[int, int]]:
+def pieces(size: int) -> list[tuple[int, int]]:
+    """Return offset and length of the pieces of a tensor that stand for it, in bytes."""
     if size <= _WHOLE:
         return [(0, size)]
     length = _WHOLE // 16

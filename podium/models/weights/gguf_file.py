@@ -75,12 +75,23 @@ class GgufFile:
             self.fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise UserError(f"{path}: not a readable GGUF file ({error}); fetch the file again") from None
+        self._refuse_part()
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.fields.get("general.architecture"))
         if self.architecture not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)
             raise UserError(f"{path}: architecture {self.architecture!r} is not supported; use one of {known}")
         self.form = _ARCHITECTURES[self.architecture]
+
+    def _refuse_part(self) -> None:
+        """Refuse a file that holds a part of the tensors."""
+        parts, number = self.fields.get("split.count", 1), self.fields.get("split.no", 0)
+        if parts != 1 and parts != 0:
+            place = f"part {number + 1} of {parts}" if isinstance(number, int) else f"one of {parts} parts"
+            raise UserError(
+                f"{self.path}: is {place} (split.count); join the parts with llama-gguf-split --merge FIRST_PART "
+                "WHOLE.gguf"
+            )
 
     def _field(self, key: str, default: Any = None) -> Any:
         value = self.fields.get(f"{self.architecture}.{key}", default)

@@ -1,0 +1,97 @@
+"""What PPO is rewarded with: a reward model's scores of rollouts, measured by those of the starting policy."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from podium.rlhf import placement
+from podium.rlhf.experience import Rollout, ScoreScale
+from podium.rlhf.networks import Network
+from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, ScoreFn, roll_out
+from podium.rlhf.prompt_batches import PromptBatches
+from podium.rlhf.reward import fold_normalisation
+from podium.rlhf.text_scoring import TextScorer
+from podium.training.progress import Progress
+
+# (frozen, prompt rows, rollout) -> scores [batch], outside of a step's program.
+Scorer = Callable[[Frozen, Sequence[int], Rollout], jax.Array]
+
+
+def reward_scores(network: Network, shared_layers: int, ending: tuple[int, ...]) -> ScoreFn:
+    """Score with a reward model; gain and bias are folded into its head.
+
+    A response that was cut off is read with `ending` behind it: the model has learnt from texts that end, and its
+    score of one that does not says little.
+    """
+
+    def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
+        text, lower = rollout.text, rollout.lower if network.base == "policy" else None
+        if ending:
+            text = text.with_ending(ending, ~rollout.finished)
+            if lower is not None:
+                assert rollout.lower_ending is not None, "the rollout kept what the lowest layers made of the ending"
+                lower = jnp.concatenate([lower, rollout.lower_ending], axis=1)
+        return network.scores(frozen.bases, frozen.reward, text, lower=lower, first=shared_layers)
+
+    return score
+
+
+def scorer(score: ScoreFn | TextScorer, mesh: Mesh) -> Scorer:
+    """Give a score of the tokens, or of the texts, as a program of its own."""
+    if isinstance(score, TextScorer):
+        return score.compiled(mesh)
+    program = jax.jit(score, out_shardings=placement.whole(mesh))
+    return lambda frozen, rows, rollout: program(frozen, rollout)
+
+
+def measure_scores(
+    spec: PpoSpec,
+    frozen: Frozen,
+    state: PpoState,
+    batches: PromptBatches,
+    score: Scorer,
+    *,
+    samples: int,
+    mesh: Mesh,
+) -> ScoreScale:
+    """Mean and deviation of the scores of `samples` answers, in whole batches, of the policy in `state`.
+
+    Rewards are then worth the same whatever the reward model's units, and start at mean 0 on the prompts, temperature
+    and length of this run (Ziegler et al. 2019, section 2.1, normalise on samples of the starting policy too). 0
+    samples leave scores as they are.
+    """
+    if not samples:
+        return ScoreScale.none()
+    sample = jax.jit(functools.partial(roll_out, spec))
+    count = -(-samples // batches.size)
+    # Apart from the streams of the steps, which split the key.
+    keys = jax.random.split(jax.random.fold_in(state.key, count), count)
+    found = []
+    with Progress(count * batches.size, "ppo: answers to normalise on", unit="answer") as progress:
+        for index, key in enumerate(keys):
+            prompts = jax.tree.map(lambda x: x[0], batches.at([index], 1))
+            rollout = sample(frozen.bases, state._replace(key=key), placement.place_batch(mesh, prompts))
+            found.append(np.asarray(jax.device_get(score(frozen, batches.rows(index), rollout))))
+            progress.update((index + 1) * batches.size)
+    return ScoreScale.of(jnp.asarray(np.concatenate(found)))
+
+
+def measured_by(state: PpoState, scale: ScoreScale, *, critic_scores: bool) -> PpoState:
+    """Start a run whose scores are measured by `scale`, and with them a critic that starts from the reward model."""
+    state = state._replace(scale=_in_place_of(state.scale, scale))
+    weights = state.weights
+    if critic_scores and "critic" in weights:
+        head = fold_normalisation(weights["critic"]["head"], 1.0 / scale.std, -scale.mean / scale.std)
+        head = _in_place_of(weights["critic"]["head"], head)
+        weights = weights | {"critic": weights["critic"] | {"head": head}}
+    return state._replace(weights=weights)
+
+
+def _in_place_of(old: Any, new: Any) -> Any:
+    """Lay new arrays out on the devices as the old ones are."""
+    return jax.tree.map(lambda before, after: jax.device_put(after, before.sharding), old, new)
