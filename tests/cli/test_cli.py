@@ -81,12 +81,16 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
         f"\nprint([name for name in {HEAVY!r} if name in sys.modules.keys() - before], file=sys.stderr)"
         "\nprint(time.process_time(), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    heavy, seconds = done.stderr.splitlines()
-    assert heavy == "[]"
-    # Processor time of the whole process: the wall clock of a busy machine says nothing. Measured: 0.15 s.
-    assert float(seconds) < 0.3
+    times = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        heavy, seconds = done.stderr.splitlines()
+        assert heavy == "[]"
+        times.append(float(seconds))
+    # Processor time of the whole process: the wall clock of a busy machine says nothing, and one process beside it
+    # can double even this. Measured: 0.14 s.
+    assert min(times) < 0.3
     for verb in ("run", "compile", "init", "validate", "schema", "import-weights", "doctor", *SPECS):
         assert f"\n  {verb} " in done.stdout
 
