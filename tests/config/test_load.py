@@ -83,6 +83,10 @@ def with_model(text: str) -> str:
         ("data: {preferences: 7}", "data.preferences: write a list, not 7"),
         ("data: {preferences: [a.jsonl, {pth: b}]}", "data.preferences.1.pth: unknown key; did you mean 'path'?"),
         ("data:\n  prompts:\n  - a.jsonl\n  - 7", "rlhf.yaml:5: data.prompts.1: write a mapping of keys, not 7"),
+        (
+            "data: {preferences: [a.jsonl, 'http://h/b.jsonl']}",
+            "rlhf.yaml:2: data.preferences.1.path: http://h/b.jsonl: addresses of http:// are not read; write a path",
+        ),
         ("data: {max_length: 100}", "rlhf.yaml:2: data.max_length: 100 leaves no room for a response after max_prompt"),
         (
             "ppo: {per_device_batch_size: 6, num_mini_batches: 4}",

@@ -32,7 +32,12 @@ def test_data_elsewhere_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("{}")
     assert digest("gs://bucket/p.jsonl") == ""
     assert len(digest(f"{tmp_path}/p.jsonl")) == 64
-    assert digest(f"{tmp_path}/*.jsonl") == digest(f"{tmp_path}/p.jsonl")
+    assert digest(f"{tmp_path}/*.jsonl") == digest(f"{tmp_path}/p.jsonl") == digest(f"file://{tmp_path}/p.jsonl")
+    # Brackets are part of a name, and a folder is no data file.
+    (tmp_path / "data [v2].jsonl").mkdir()
+    (tmp_path / "data [v2].jsonl" / "p.jsonl").write_text("{}")
+    assert digest(f"{tmp_path}/data [v2].jsonl/*.jsonl") == digest(f"{tmp_path}/p.jsonl")
+    assert digest(f"{tmp_path}/data [v2].jsonl") == ""
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,32 @@ def test_a_changed_data_file_prepares_again(tmp_path: Path) -> None:
     assert stage.runs == 3
 
 
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_a_changed_data_file_in_a_folder_with_brackets_prepares_again(tmp_path: Path, address: str) -> None:
+    """Only * and ? are patterns. Seen to fail with brackets as patterns, and with file:// left on."""
+    folder, stage = tmp_path / "data [v2]", Stage("prepare")
+    folder.mkdir()
+    for name in ("*.jsonl", "a.jsonl"):
+        settings = config(data={"preferences": [address.format(folder / name)]})
+        for text in ("1", "1", "2"):
+            (folder / "a.jsonl").write_text(text)
+            stage.run(StageIO.local(tmp_path / "out"), settings)
+    assert stage.runs == 4
+
+
+def test_what_is_no_data_file_is_left_to_the_stage_and_not_read(tmp_path: Path) -> None:
+    """A digest of a pipe never ends, one of a folder may be of the whole disk; the stage refuses both."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "folder.jsonl" / "x").write_text("1")
+    places = [str(tmp_path / "pipe.jsonl"), str(tmp_path / "*.jsonl"), str(tmp_path / "folder.jsonl"), "/dev/zero"]
+    stage = Stage("prepare")
+    stage.run(StageIO.local(tmp_path / "out"), config(data={"preferences": places}))
+    (tmp_path / "folder.jsonl" / "x").write_text("2")
+    stage.run(StageIO.local(tmp_path / "out"), config(data={"preferences": places}))
+    assert stage.runs == 1
+
+
 def test_an_optional_input_is_part_of_the_task_and_stands_in_for_the_configured_model(tmp_path: Path) -> None:
     stage = Stage("sample")
     (tmp_path / "prompts").mkdir()
