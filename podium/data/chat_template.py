@@ -90,14 +90,14 @@ def _template(hf: Any) -> str:
     return FIXED_CLOCK + template if "strftime_now" in template else template
 
 
-def _render_first(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
+def render_first(hf: Any, messages: Sequence[Message], *, prompting: bool) -> str:
     """Render within limits of time, memory and size."""
     variables = {
         **{key: value if isinstance(value, str) else str(value) for key, value in hf.special_tokens_map.items()},
         "add_generation_prompt": prompting,
         "date_string": TEMPLATE_DATE.strftime("%d %b %Y"),
     }
-    try_template(_template(hf), [dict(turn) for turn in messages], variables)
+    try_template(_template(hf), messages, variables)
     return render(hf, messages, prompting=prompting)
 
 
@@ -107,8 +107,8 @@ def probe_turn(hf: Any, name: str, ends: Iterable[str]) -> Written:
     Raises UserError where it writes nothing that one could train on.
     """
     try:
-        prompt = _render_first(hf, QUESTION, prompting=True)
-        full = _render_first(hf, [*QUESTION, ANSWER], prompting=False)
+        prompt = render_first(hf, QUESTION, prompting=True)
+        full = render_first(hf, [*QUESTION, ANSWER], prompting=False)
     except TemplateFailed as error:
         raise UserError(f"{name}: its chat template does not render a question and an answer: {error}") from None
     shared = _shared(prompt, full, name)

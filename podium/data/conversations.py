@@ -25,6 +25,7 @@ ROLES: dict[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
     "gpt": "assistant",
+    "ai": "assistant",
     "chatgpt": "assistant",
 }
 TOOL_ROLES = {
@@ -210,10 +211,13 @@ def flag(value: Any, name: str) -> bool:
     return FLAGS[key]
 
 
-def unread_keys(value: Any, depth: int = 3) -> set[str]:
+def unread_keys(value: Any, depth: int = 4) -> set[str]:
     """Return the keys of messages, in a list or some levels below, that are neither read nor refused."""
-    if isinstance(value, str):
+    try:
         value = unserialised(value, "value")
+    except Refused:
+        # In a column that this kind of record does not read.
+        return set()
     if isinstance(value, list | tuple) and depth:
         return {key for item in value for key in unread_keys(item, depth - 1)}
     if not isinstance(value, Mapping) or not depth:

@@ -12,8 +12,8 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 # A template writes a conversation of four words in milliseconds.
 SECONDS = 5
@@ -33,14 +33,14 @@ def reason_of(error: BaseException) -> str:
     return lines[0][:200]
 
 
-def try_template(template: str, conversation: list[dict[str, str]], variables: Mapping[str, Any]) -> None:
+def try_template(template: str, conversation: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> None:
     """Render a conversation once with the template, within limits.
 
     Raises TemplateFailed where it goes over one. What it raises itself is left to who renders it here.
     """
     if len(template) > MAX_CHARACTERS:
         raise TemplateFailed(f"it has {len(template):,} characters, more than {MAX_CHARACTERS:,}")
-    task = {"template": template, "messages": conversation, **variables, "seconds": SECONDS, "bytes": BYTES}
+    task = {**variables, "template": template, "messages": list(conversation), "seconds": SECONDS, "bytes": BYTES}
     outcome = _tried(json.dumps(task, sort_keys=True))
     if outcome:
         raise TemplateFailed(outcome)
@@ -100,7 +100,9 @@ def _environment() -> Any:
     class Generation(jinja2.ext.Extension):
         """Blocks that mark what the assistant says; here they are what they hold."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        def __init__(self, environment: Any) -> None:
+            super().__init__(environment)
+            self.tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno

@@ -20,6 +20,7 @@ from podium.data.chat_template import (
     check_template,
     probe_turn,
     render,
+    render_first,
     special_tokens,
 )
 from podium.data.records import Message
@@ -134,7 +135,7 @@ class Tokenizer:
         """Render a system message: some templates refuse one, others lose it without a word."""
         probe = [Message(role="system", content=PROBE), Message(role="user", content="a")]
         try:
-            return PROBE in render(self.hf, probe, prompting=True)
+            return PROBE in render_first(self.hf, probe, prompting=True)
         except TemplateFailed:
             return False
 
@@ -145,7 +146,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _control_tokens(self) -> tuple[str, ...]:
-        ends = map(self.hf.convert_ids_to_tokens, self.eos_ids)
+        ends = (str(self.hf.convert_ids_to_tokens(end)) for end in self.eos_ids)
         return tuple(sorted({*special_tokens(self.hf), *self.marks, *filter(MARK.fullmatch, ends)}))
 
     @functools.cached_property
@@ -217,7 +218,10 @@ def _load_hf(name: str, revision: str | None) -> Any:
     # It warns of token ids in config.json that are nobody's, as the pad_token_id of -1 of published Llamas.
     logging.getLogger("transformers.configuration_utils").setLevel(logging.ERROR)
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        hf = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        # Some of what a file may say wrongly is met only where it is used.
+        hf.decode(_encode(hf, PROBE))
+        return hf
     # The tokenizers library raises bare Exception for a damaged file.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

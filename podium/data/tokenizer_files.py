@@ -43,11 +43,14 @@ def check_files(folder: Path) -> str | None:
         for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
             token = contents[name].get(key)
             text = token.get("content") if isinstance(token, Mapping) else token
-            if token is not None and not isinstance(text, str):
+            if token is not None and (not isinstance(text, str) or not text):
                 raise UserError(f"{folder / name}: {key} is {_short(token)}; write the token as a text")
     class_name = contents[CONFIG_FILE].get("tokenizer_class")
     if class_name is not None and not isinstance(class_name, str):
         raise UserError(f"{folder / CONFIG_FILE}: tokenizer_class is {_short(class_name)}; write its name")
+    longest = contents[CONFIG_FILE].get("model_max_length")
+    if longest is not None and type(longest) not in (int, float):
+        raise UserError(f"{folder / CONFIG_FILE}: model_max_length is {_short(longest)}; write a number")
     _check_templates(contents[CONFIG_FILE].get("chat_template"), folder / CONFIG_FILE)
     return class_name
 

@@ -99,6 +99,8 @@ def test_turns_of_tools(role):
 def test_keys_that_nobody_reads_are_named():
     turns = [USER | {"name": "ann", "lang": "en"}, GPT | {"weight": 1, "score": None}]
     assert unread_keys(turns) == {"name", "lang"}
+    assert unread_keys([{"rank": 1, "completion": turns}]) == unread_keys(json.dumps(turns)) == {"name", "lang"}
+    assert unread_keys('[{"role": "user", "content": ') == set()
     assert unread_keys({"score": 1}) == unread_keys("text") == unread_keys([1]) == set()
 
 
