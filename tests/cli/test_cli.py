@@ -436,7 +436,7 @@ def test_weights_are_imported_by_the_models(command: Command, monkeypatch: pytes
 def test_a_path_that_cannot_be_used_is_a_line_and_status_2(
     command: Command, tmp_path: Path, stage_module: Any, words: list[str], place: str
 ) -> None:
-    """Seen to fail: a traceback for 23 of these, with paths expanded and asked for as pathlib does it."""
+    """Seen to fail: a traceback for 12 of these, with paths expanded and asked for as pathlib does it."""
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept").touch()

@@ -1,8 +1,7 @@
 """What the operating system and missing packages say becomes one or two lines, wherever a command meets it.
 
 Seen to fail: with FileNotFoundError among the errors of a path (a fault of ours was taken for the user's); with EFBIG
-left out; with `pathlib.Path.exists` in place of `exists` (a name too long raised); without the longest name in the
-table of extras (google.protobuf was taken for Vertex's).
+left out; without the longest name in the table of extras (google.protobuf was taken for Vertex's).
 """
 
 import errno

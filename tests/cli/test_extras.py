@@ -1,7 +1,7 @@
 """A command whose extra is not installed says in one line what to install.
 
 Each extra's commands run in one fresh process that finds none of its packages.
-Seen to fail: every case but the base's, with the errors of imports left as they come.
+Seen to fail: train (a traceback) and vertex (google.cloud is there with kfp, without the part that is needed).
 """
 
 import json

@@ -84,7 +84,7 @@ def test_an_output_that_cannot_be_written_is_said(app: typer.Typer, runs: Runs, 
 def test_compile_refuses_what_is_no_place_for_a_file(
     app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, expected: str
 ) -> None:
-    """Seen to fail: "" and the loop were written to, the rest were tracebacks."""
+    """Seen to fail: each, with the path read as pathlib does and no look at what is there."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
@@ -127,7 +127,7 @@ def test_compile_into_a_pipe_says_nothing_else(app: typer.Typer, runs: Runs) -> 
 def test_run_refuses_what_is_no_place_for_a_run(
     app: typer.Typer, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, expected: str
 ) -> None:
-    """Seen to fail: "" was the current folder, notes.txt got a run's files beside it, the rest were tracebacks."""
+    """Seen to fail: "" was the current folder, notes.txt got a run's files beside it, ~nosuchuser became a folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
