@@ -48,13 +48,28 @@ def run(
     runner: Annotated[
         Runner, typer.Option(help="process: in this environment; docker: each stage in its container.")
     ] = Runner.process,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Replace results that changes make outdated; no DIR.N is kept.")
+    ] = False,
 ) -> None:
-    """Run the whole pipeline on this machine."""
-    run_here(config, overrides or (), out or default_out(config), runner)
+    """Run the whole pipeline on this machine, or go on where an earlier run in the same folder ended.
+
+    Stages whose results are complete are skipped. Where a value, a data file or a model changed since, it is said
+    which stages are made again and why, and the earlier run stays whole in DIR.1, DIR.2, ...
+
+    Ctrl-C lets the running step end and saves; a second one ends at once. The same command goes on from there.
+    """
+    run_here(config, overrides or (), out or default_out(config), runner, redo=redo)
 
 
 def run_here(
-    config: Path, overrides: Sequence[str], out: Path, runner: Runner, *, program: Sequence[str] | None = None
+    config: Path,
+    overrides: Sequence[str],
+    out: Path,
+    runner: Runner,
+    *,
+    redo: bool = False,
+    program: Sequence[str] | None = None,
 ) -> None:
     """Run a config's pipeline and show its results; `program` stands in for the stages in tests.
 
@@ -77,7 +92,7 @@ def run_here(
     begin = time.monotonic()
     try:
         with termination_raises():
-            local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
+            local_run.run_pipeline(settings, out, console, runner=runner.value, redo=redo, program=program)
     except local_run.StageFailed as failure:
         raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)) from failure
     except local_run.StageInterrupted as stop:

@@ -17,7 +17,7 @@ from podium.config import PodiumConfig, stages_of
 from podium.errors import UserError
 from podium.storage.files import write_text
 from podium_components import PROGRAM
-from podium_pipelines import workdir
+from podium_pipelines import earlier, workdir
 from podium_pipelines.compiler import compile_text, local_paths
 from podium_pipelines.kfp_local import run_spec
 from podium_pipelines.process import Terminated, run_process
@@ -58,9 +58,13 @@ def run_pipeline(
     console: Console,
     *,
     runner: Runner = "process",
+    redo: bool = False,
     program: Sequence[str] | None = None,
 ) -> None:
     """Compile the pipeline, run its stages one after another under `out`, and go on where an earlier run ended.
+
+    Where something changed since, say which stages are made again and why; the earlier run stays in OUT.N, unless
+    `redo` holds.
 
     Raises:
         UserError: `out` cannot be used, or the config cannot be compiled.
@@ -70,11 +74,36 @@ def run_pipeline(
     out = out.absolute()
     spec = compile_text(config, "local")
     with workdir.locked(out) as lock:
+        start = (
+            _Docker(out, local_paths(config), image_of(spec))
+            if runner == "docker"
+            else _Process(program or THIS_PROGRAM, lock)
+        )
+        _put_away(out, config, spec, start.ask, console, redo=redo)
         write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_text(out / workdir.PIPELINE, spec)
-        start = _Docker(out, local_paths(config)) if runner == "docker" else _Process(program or THIS_PROGRAM, lock)
         tasks = _Tasks(out, console, start, len(stages_of(config)))
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
+
+
+def _put_away(out: Path, config: PodiumConfig, spec: str, ask: earlier.Ask, console: Console, *, redo: bool) -> None:
+    """Take out of the run folder what the config makes outdated, after saying so, and keep it."""
+    earlier.settle(out)
+    found = earlier.outdated(out, config, spec, ask)
+    if not found:
+        return
+    for line in earlier.explain(found, earlier.edges_of(spec)):
+        say(console, line)
+    if redo:
+        earlier.replace(out, list(found))
+    else:
+        say(console, f"The earlier run stays in {earlier.keep(out, list(found))}")
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is, at once: no markup in it, no line broken where a path could be copied."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.file.flush()
 
 
 @dataclass
@@ -90,18 +119,14 @@ class _Tasks:
     def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         stage = stage_of(command)
         self.begun += 1
-        self._say(f"[{self.begun}/{self.total}] {stage}", style="bold")
+        say(self.console, f"[{self.begun}/{self.total}] {stage}", style="bold")
         stopping = f"Stopping: {stage} ends its step and saves, within 2 minutes; Ctrl-C again ends it at once."
         try:
-            status = self.start(image, command, env, lambda: self._say(f"\n{stopping}"))
+            status = self.start(image, command, env, lambda: say(self.console, f"\n{stopping}"))
         except KeyboardInterrupt as interrupt:
             raise StageInterrupted(interrupt, workdir.place(self.out, stage)) from interrupt
         if status:
             raise StageFailed(stage, status, workdir.place(self.out, stage))
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-        self.console.file.flush()
 
 
 def stage_of(command: Sequence[str]) -> str:
@@ -110,6 +135,17 @@ def stage_of(command: Sequence[str]) -> str:
     if tuple(command[:size]) != PROGRAM or tuple(command[size + 1 : -1]) != ("--executor-input",):
         raise RuntimeError(f"not a stage of Podium: {command[: size + 2]}")
     return command[size]
+
+
+def image_of(spec: str) -> str:
+    """Return the container image of a pipeline's stages, which is one for all."""
+    executors = yaml.safe_load(spec)["deploymentSpec"]["executors"]
+    return str(next(iter(executors.values()))["container"]["image"])
+
+
+def _require_success(words: Sequence[str], status: int) -> None:
+    if status:
+        raise StageFailed(words[0], status, "there")
 
 
 @dataclass(frozen=True)
@@ -123,6 +159,10 @@ class _Process:
         words = [*self.program, *command[len(PROGRAM) :]]
         return run_process(words, env=env, stopping=stopping, keep_open=(self.lock,))
 
+    def ask(self, words: Sequence[str]) -> None:
+        """Run another command than a stage."""
+        _require_success(words, run_process([*THIS_PROGRAM, *words], env={}, keep_open=(self.lock,)))
+
 
 @dataclass(frozen=True)
 class _Docker:
@@ -130,6 +170,7 @@ class _Docker:
 
     out: Path
     reads: Sequence[str]
+    image: str
     client: Sequence[str] = field(default=("docker",))
 
     def __call__(self, image: str, command: Sequence[str], env: Mapping[str, str], stopping: Callable[[], None]) -> int:
@@ -140,6 +181,10 @@ class _Docker:
             return run_process(words, env={}, stopping=stopping)
         finally:
             self._remove(name)
+
+    def ask(self, words: Sequence[str]) -> None:
+        """Run another command than a stage."""
+        _require_success(words, self(self.image, [*PROGRAM, *words], {}, lambda: None))
 
     def _name(self, command: Sequence[str]) -> str:
         """Return a name that the next run derives too, so that it can remove a container that a kill left behind."""

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,6 +85,14 @@ def register(app: typer.Typer) -> None:
         app.command(
             stage, help=_help(stage, summary), epilog=f"Example:  podium {stage} --config rlhf.yaml {artifacts}"
         )(_command(stage))
+    app.command(hidden=True)(changes)
+
+
+def changes(request: Path, reply: Path) -> None:
+    """Say what a changed config makes outdated in a run folder: podium run asks it (podium.stages.changes)."""
+    from podium.stages.changes import answer
+
+    answer(request, reply)
 
 
 def _help(stage: str, summary: str) -> str:

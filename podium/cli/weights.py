@@ -43,6 +43,8 @@ def import_weights(
     configure()
     typer.echo(f"podium import-weights: reading {source}")
     from podium import models
+    from podium.training.progress import Waiting
 
-    models.import_weights(source, folder)
+    with Waiting("podium import-weights: working"):
+        models.import_weights(source, folder)
     typer.echo(f"podium import-weights: wrote {folder}")

@@ -39,6 +39,6 @@ def silence_alarm() -> None:
     assert child.stdin is not None, "a pipe was asked for"
     os.dup2(child.stdin.fileno(), 2)
     child.stdin.close()
-    if sys.stderr is sys.__stderr__:
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:
         # A bar asks whether it writes to a terminal.
         sys.stderr = os.fdopen(shown, "w", 1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)

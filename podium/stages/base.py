@@ -2,21 +2,30 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
 from podium.config import PodiumConfig, stage_config
 from podium.errors import UserError
-from podium.models import Model, load
+from podium.models import Model
+from podium.models import load as load_silently
 from podium.models.loading import MANIFEST
 from podium.models.peft import ADAPTER_CONFIG
 from podium.models.weights.config_json import read_json
 from podium.stages.io import StageIO
 from podium.stages.manifest import MODEL, REWARD_MODEL, task_key
 from podium.storage import remote
+from podium.training.progress import Waiting
 
 # In a model's metadata: what sft made it of. It stays with what is trained on that model.
 FINE_TUNED_FROM = "fine_tuned_from"
+
+
+def load(place: str | Path, **options: Any) -> Model:
+    """Load a model as `podium.models.load` does, and say that it goes on where it takes long."""
+    with Waiting(f"loading {place}"):
+        return load_silently(place, **options)
 
 
 def base_model(config: PodiumConfig, io: StageIO, mesh: Mesh) -> Model:

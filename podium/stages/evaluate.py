@@ -28,11 +28,11 @@ from podium.evaluation import comparison, report, results
 from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.samples import Row, prompt_text
-from podium.models import Model, load
+from podium.models import Model
 from podium.models.packing import Example
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.scoring import encode_answers, score_ids
-from podium.stages.base import base_folder, base_model
+from podium.stages.base import base_folder, base_model, load
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
 from podium.stages.provenance import run_of

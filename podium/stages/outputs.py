@@ -1,5 +1,6 @@
 """Make room for a stage's outputs: nobody else writes them, nothing foreign is touched, no earlier result is lost."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from podium.storage.locks import locked
 # What happens to an earlier result of another config: it is kept as OUTPUT.N, or replaced. An orchestrator names a
 # place that is its own, so that nothing there may stop it; what no stage wrote is put aside.
 Earlier = Literal["keep", "replace", "orchestrated"]
+_LONGEST_SHOWN = 60
 
 
 def refuse_foreign(outputs: Sequence[Output]) -> None:
@@ -117,4 +119,12 @@ def differences(before: Mapping[str, object], after: Mapping[str, object], prefi
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name} {old} -> {new}"
+            yield f"{prefix}{name} {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: object) -> str:
+    """Write a value as the config has it, and of data files their paths."""
+    if isinstance(value, list) and all(isinstance(item, Mapping) and "path" in item for item in value):
+        value = ", ".join(item["path"] for item in value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

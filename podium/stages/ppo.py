@@ -6,11 +6,11 @@ step's are in the policy's metrics.jsonl and TensorBoard files.
 
 from podium.config import PodiumConfig
 from podium.data.records import read_prompts
-from podium.models import load, save
+from podium.models import save
 from podium.parallel.hardware import hardware
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
-from podium.stages.base import base_model, work_key
+from podium.stages.base import base_model, load, work_key
 from podium.stages.io import Result, StageIO
 from podium.training.metrics import read_metrics
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, paths, stage_config
+from podium.config import PodiumConfig, deciding, paths, stage_config
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
 from podium.stages.found import Output, look
@@ -55,7 +55,7 @@ def run_stage(
     refuse_overlaps(io, {name: io.place(name) for name in names}, _reads(stage, config, io))
     if earlier != "orchestrated":
         refuse_foreign(look(io, names, SPECS[stage].files))
-    task = _Task(stage, settings, io.input_digests() | _outside(stage, config, io), io, names)
+    task = _Task(stage, settings, io.input_digests() | outside(stage, config, io), io, names)
     try:
         if (done := task.finished()) is not None:
             say(f"podium {stage}: complete for this config and these inputs; nothing to do")
@@ -155,7 +155,7 @@ def _say_why(task: _Task, say: Say) -> None:
                 say(f"podium {task.stage}: {damage}; it is made again")
                 return
             continue
-        changed = [*differences(output.manifest.config, task.settings)]
+        changed = [*differences(deciding(output.manifest.config), deciding(task.settings))]
         changed += [f"{one} has other contents" for one in _other(output.manifest.inputs, task.digests)]
         more = len(changed) - _MOST_DIFFERENCES
         shown = [*changed[:_MOST_DIFFERENCES], *([f"{more} more"] if more > 0 else [])]
@@ -198,7 +198,7 @@ def _reads(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     return found
 
 
-def _outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
+def outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     """Return digests of what a stage reads beside its inputs: data files, models on this machine."""
     found = {}
     for name, place in _models(stage, config, io).items():

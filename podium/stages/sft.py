@@ -16,12 +16,12 @@ from podium.data.records import read_demonstrations
 from podium.evaluation import drift
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.statistics import Estimate
-from podium.models import Model, load, save
+from podium.models import Model, save
 from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement
 from podium.rlhf.demonstrations import Demonstration, encode
 from podium.rlhf.sft_training import SftRun, train_sft
-from podium.stages.base import FINE_TUNED_FROM, work_key
+from podium.stages.base import FINE_TUNED_FROM, load, work_key
 from podium.stages.io import Result, StageIO
 from podium.training.progress import Progress
 

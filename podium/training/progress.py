@@ -122,6 +122,41 @@ class Progress:
         return [f"{_number(per_step, 2)} s/{self._unit}", *([f"{left} left"] if self._done < self._total else [])]
 
 
+class Waiting:
+    """Say of work without steps, inside a `with` block, that it goes on: `loading some/model, 20 s so far`.
+
+    After ten seconds, and then ever more rarely.
+    """
+
+    def __init__(
+        self, what: str, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what, self._clock, self._begun, self._next = what, clock, clock(), FIRST_WAIT_S
+        self._console = Console(stderr=True) if console is None else console
+        self._over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> "Waiting":
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._ticker.join()
+
+    def tick(self) -> None:
+        """Say it, if it is time to."""
+        waited = self._clock() - self._begun
+        if waited >= self._next:
+            self._next = waited + min(waited, LONGEST_WAIT_S)
+            self._console.file.write(f"{self._what}, {_duration(waited)} so far\n")
+            self._console.file.flush()
+
+    def _tick(self) -> None:
+        while not self._over.wait(1.0):
+            self.tick()
+
+
 def _figure(value: Any) -> str:
     if isinstance(value, str | int):
         return str(value)

@@ -111,25 +111,6 @@ def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:
     assert runs.events[6:] == [f"{stage} skipped" for stage in PLAIN]
 
 
-def test_a_changed_section_starts_over_where_it_is_read_and_below(runs: Runs) -> None:
-    runs.finish()
-    runs.finish("reward.learning_rate=0.5")
-    assert [event for event in runs.events[6:] if "started" in event] == [
-        "reward started at 0",
-        "ppo started at 0",
-        "evaluate started at 0",
-        "export started at 0",
-    ]
-    assert [event for event in runs.events[6:] if "skipped" in event] == ["prepare skipped", "sample skipped"]
-
-
-def test_a_changed_data_file_starts_over_behind_an_unchanged_config(runs: Runs) -> None:
-    runs.finish()
-    (runs.folder / "prompts.jsonl").write_text('{"prompt": "another"}\n')
-    runs.finish()
-    assert runs.events[6] == "prepare started at 0"
-
-
 def test_a_run_that_was_killed_goes_on_where_it_was(runs: Runs) -> None:
     process = runs.start(STEPS="400", SLEEP="0.02")
     step = runs.out / "prepare" / "preferences" / ".work" / "step"

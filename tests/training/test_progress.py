@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from podium.training.progress import Progress
+from podium.training.progress import Progress, Waiting
 
 
 class Clock:
@@ -62,6 +62,15 @@ def test_a_first_step_that_takes_long_is_spoken_of_ever_more_rarely(monkeypatch)
         "ppo 8/40 score 0.5",
     ]
     assert silenced, "before XLA sounds its alarm, two minutes into a compilation"
+
+
+def test_work_without_steps_says_that_it_goes_on():
+    clock, file = Clock(), io.StringIO()
+    with Waiting("loading some/model", console=Console(file=file), clock=clock) as waiting:
+        for _ in range(45):
+            clock.now += 1
+            waiting.tick()
+    assert file.getvalue().splitlines() == [f"loading some/model, {n} s so far" for n in (10, 20, 40)]
 
 
 def test_a_terminal_shows_the_wait_in_the_bar():
