@@ -60,17 +60,14 @@ def run_loop(
     many steps are kept before the first one runs.
 
     Raises:
-        Stopped: SIGTERM or SIGINT came; the running call was finished and saved. Until the first call is compiled there
-            is nothing to save, and they do what they always do.
+        Stopped: SIGTERM or SIGINT came and the running call was saved; before the first, there is nothing to save.
     """
     with Checkpoints(checkpoints, keep=KEPT_CHECKPOINTS) as saved:
-        start = 0
         restored = _restore(saved, state, fingerprint)
-        if restored is not None:
-            start, state = restored
+        start, state = restored or (0, state)
         if on_restart is not None:
             on_restart(start)
-        resume_step = start if restored is not None else None
+        resume_step = start if restored else None
         writer, progress = MetricsWriter(folder, resume_step=resume_step), Progress(total, label, done=start)
         with writer, progress, StopSignals() as signals:
             judge = _Judge(writer, progress, saved, total, label, logging_steps, shown, known, check, time.time())

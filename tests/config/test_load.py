@@ -310,12 +310,13 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
     assert {stage: set(part) - {"seed", "model"} for stage, part in parts.items()} == {
         "prepare": {"data"},
         "sft": {"data", "sft", "platform"},
-        "reward": {"data", "reward", "platform"},
+        "reward": {"data", "reward", "ppo", "platform"},
         "sample": {"data", "sample", "platform"},
         "ppo": {"data", "ppo", "platform"},
         "evaluate": {"data", "sample", "ppo", "evaluation", "platform"},
         "export": {"export"},
     }
+    assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
     assert parts["ppo"]["platform"] == {"mesh": {"data": 1, "fsdp": -1, "tensor": 2}}
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
     assert "preferences" not in parts["ppo"]["data"]
