@@ -21,8 +21,8 @@ MAX_DIGITS = 1000
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Columns by which formats know a row: an object without any of them is no row.
 _COLUMNS = {
-    *(name for format in (*FORMATS.values(), *DEMONSTRATION_FORMATS.values()) for name in format.columns),
-    *(name for format in (*FORMATS.values(), *DEMONSTRATION_FORMATS.values()) for name in format.optional),
+    *(name for format in FORMATS.values() for name in (*format.columns, *format.optional)),
+    *(name for format in DEMONSTRATION_FORMATS.values() for name in (*format.columns, *format.optional)),
     *(format.column for format in PROMPT_FORMATS.values()),
 }
 _SPEAKERS = {"role", "from", "author"}

@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 from podium.errors import UserError
@@ -99,7 +100,7 @@ def unpacked(path: str, content: bytes) -> tuple[str, bytes]:
             content = _unfold(path, kind, content, opened)
             name = _without(name, endings)
         elif content.startswith(_ZIP) and (member := _of_archive(content)[1]):
-            content = _unfold(path, "zip", content, lambda packed, member=member: _opened_member(packed, member))
+            content = _unfold(path, "zip", content, partial(_opened_member, member=member))
             name = member
         else:
             return name, content

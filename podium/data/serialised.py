@@ -32,12 +32,25 @@ def unserialised(value: Any, name: str) -> Any:
     found = _parsed(value, name, prose=begins[1] == "{" and not value.rstrip().endswith("}"))
     found = list(found) if isinstance(found, tuple) else found
     if _is_message(found) or (isinstance(found, list) and found and all(map(_is_message, found))):
+        _check_characters(found, name)
         return found
     if isinstance(found, Mapping) and any(isinstance(found.get(key), list) for key in WRAPPERS):
         raise Refused("serialised", f"{name} is the text of an object with messages; write the list of messages itself")
     if isinstance(found, list) and any(map(_is_message, found)):
         raise Refused("serialised", f"{name} is the text of a list with messages and else; write the list itself")
     return value
+
+
+def _check_characters(found: Any, name: str) -> None:
+    """Refuse half characters, which the text may spell (\\ud83d) and no file can hold."""
+    try:
+        json.dumps(found, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        raise Refused("serialised", f"{name} spells half of a character (\\ud800 to \\udfff); write it whole") from None
+    except RecursionError:
+        raise Refused(
+            "serialised", f"{name} is the text of messages that are nested too deeply; flatten them"
+        ) from None
 
 
 def _is_message(value: Any) -> bool:

@@ -120,7 +120,24 @@ def test_the_whole_files_are_whole(content):
     assert all(isinstance(row, Row) for row in parse_rows("x.csv", content))
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["1.0", "a"])
+# Messages that stand in a text, as JSON and as Python prints them.
+MESSAGES = [
+    "[1, 2]",
+    r'["\ud83d", "b"]',
+    r'[{"role": "user", "content": "\ud83d"}]',
+    r"[{'role': 'user', 'content': '\ud83d', 7: b'x'}]",
+    '[{"role": "user", "content": "a", "tool_calls": ' + "[" * 400 + "]" * 400 + "}]",
+    '[{"role": "user", "content": NaN}, {"role": "assistant", "content": "a"}]',
+    "[{'role': 'user', 'content': {1, 2}}, {'from': 'gpt', 'value': 1j}]",
+]
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["1.0", "a", *MESSAGES])
+)
 names = st.sampled_from(
     [*sorted(_COLUMNS), "role", "content", "from", "value", "rank", "text", "type", "metadata", "id"]
 )
@@ -131,5 +148,9 @@ values = st.recursive(
 
 @given(row=st.dictionaries(names, values, min_size=1, max_size=6))
 @example(row={"prompt": "a", "completions": [{"text": "b", "rank": 1e999}, {"text": "c", "rank": 10**400}]})
+@example(row={"prompt": MESSAGES[2], "chosen": "a", "rejected": "b"})
+@example(row={"prompt": MESSAGES[3], "chosen": "a", "rejected": "b"})
+@example(row={"prompt": MESSAGES[4], "chosen": "a", "rejected": "b"})
+@example(row={"prompt": "p", "responses": MESSAGES[1], "ranks": MESSAGES[0]})
 def test_any_values_in_any_columns(row):
     read(row)
