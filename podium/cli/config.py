@@ -92,9 +92,11 @@ def notes(lines: list[str]) -> None:
 
 def _absent(settings: "PodiumConfig") -> list[str]:
     """Return a note for each data file that is not on this machine, and for data that is not named at all."""
+    from podium.config import paths
+
     data = settings.data
     lines = [] if data.preferences else ["data.preferences names no file; podium run needs one"]
     for source in data.files:
-        if "://" not in source.path and "*" not in source.path and not exists(source.path):
+        if not (paths.is_remote(source.path) or paths.matches(source.path) or exists(paths.local(source.path))):
             lines.append(f"{source.path} is not on this machine")
     return lines
