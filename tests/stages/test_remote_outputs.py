@@ -145,3 +145,11 @@ def test_foreign_files_are_left_alone(store: Any) -> None:
     _, said = run(store, Stage("prepare"), earlier="orchestrated")
     assert said == [f"kept what was there: {store.protocol}://bucket/out/prompts.1"]
     assert store.cat("/bucket/out/prompts.1/thesis.txt") == b"years of work"
+
+
+def test_a_changed_model_in_a_store_is_another_model(store: Any, tmp_path: Path) -> None:
+    stage = Stage("prepare")
+    for content, expected in ((b"{}", False), (b"{}", True), (b"{ }", False)):
+        store.pipe("/bucket/model/config.json", content)
+        settings = config(model={"name_or_path": f"{store.protocol}://bucket/model"})
+        assert run_stage("prepare", settings, StageIO.local(tmp_path / "out"), run=stage)[1] is expected
