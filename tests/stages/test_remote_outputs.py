@@ -36,9 +36,9 @@ class SummedFileSystem(MemoryFileSystem):
 
     def find(self, path: str, *args: Any, detail: bool = False, **options: Any) -> Any:
         found = super().find(path, *args, detail=True, **options)
-        for name, info in found.items():
+        for name in found.keys() & self.store.keys():  # not its folders
             digest = hashlib.md5(self.store[name].getvalue(), usedforsecurity=False).digest()
-            info["md5Hash"] = base64.b64encode(digest).decode()
+            found[name]["md5Hash"] = base64.b64encode(digest).decode()
         return found if detail else sorted(found)
 
 
