@@ -76,7 +76,7 @@ def run_stage(
         raise
     except Exception as error:
         if is_full_disk(error):
-            raise full_disk(io.output(names[0]).parent if names else "this machine") from error
+            raise full_disk(io.output(names[0]).parent if names else "this machine", error) from error
         raise
 
 
