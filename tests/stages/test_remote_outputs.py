@@ -8,7 +8,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import fsspec
 import pytest
@@ -23,31 +23,28 @@ from support.small_stage import Stage, config
 PREPARE = SPECS["prepare"].outputs
 
 
-class SummedFileSystem(MemoryFileSystem):
-    """A store in memory that keeps MD5 sums, as Google's does."""
+@pytest.fixture(params=[False, True], ids=["without sums", "with sums"])
+def sums(request: pytest.FixtureRequest) -> bool:
+    """Return whether the store keeps MD5 sums, as Google's does."""
+    return bool(request.param)
 
-    protocol = "summed"
-    store: ClassVar[Any] = {}
-    pseudo_dirs: ClassVar[Any] = [""]
 
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return MemoryFileSystem._strip_protocol(path.replace("summed://", "memory://"))
+@pytest.fixture
+def store(sums: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return an empty store behind memory:// URIs."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    find = MemoryFileSystem.find
 
-    def find(self, path: str, *args: Any, detail: bool = False, **options: Any) -> Any:
-        found = super().find(path, *args, detail=True, **options)
+    def with_sums(self: MemoryFileSystem, path: str, *args: Any, detail: bool = False, **options: Any) -> Any:
+        found = find(self, path, *args, detail=True, **options)
         for name in found.keys() & self.store.keys():  # not its folders
             digest = hashlib.md5(self.store[name].getvalue(), usedforsecurity=False).digest()
             found[name]["md5Hash"] = base64.b64encode(digest).decode()
         return found if detail else sorted(found)
 
-
-@pytest.fixture(params=["memory", "summed"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return an empty store behind memory:// or summed:// URIs."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    fsspec.register_implementation("summed", SummedFileSystem, clobber=True)
-    system = fsspec.filesystem(request.param)
+    if sums:
+        monkeypatch.setattr(MemoryFileSystem, "find", with_sums)
+    system = fsspec.filesystem("memory")
     system.store.clear()
     yield system
     system.store.clear()
@@ -56,7 +53,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def run(store: Any, stage: Any, seed: int = 0, **options: Any) -> tuple[bool, list[str]]:
     """Run prepare into bucket/out; return whether it was skipped, and what was said."""
     said: list[str] = []
-    io = StageIO({}, {name: f"{store.protocol}://bucket/out/{name}/" for name in PREPARE})
+    io = StageIO({}, {name: f"memory://bucket/out/{name}/" for name in PREPARE})
     return run_stage("prepare", config(seed=seed), io, run=stage, say=said.append, **options)[1], said
 
 
@@ -70,14 +67,14 @@ def flip(store: Any, path: str) -> None:
 
 
 def test_what_is_sound_is_taken_without_reading_it_where_the_store_has_checksums(
-    store: Any, monkeypatch: pytest.MonkeyPatch
+    store: Any, sums: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage, read = Stage("prepare"), []
     assert run(store, stage)[0] is False
     digest = remote.digest
     monkeypatch.setattr(remote, "digest", lambda uri: (read.append(uri), digest(uri))[1])
     assert run(store, stage)[0] is True
-    assert (len(read) == 0) == (store.protocol == "summed")
+    assert (len(read) == 0) == sums
     assert not [name for name in store.find("/bucket") if ".work" in name]
 
 
@@ -96,7 +93,7 @@ def test_damage_is_made_again(store: Any, damage: str) -> None:
         store.pipe("/bucket/out/prompts/manifest.json", store.cat("/bucket/out/prompts/manifest.json")[:-9])
     skipped, said = run(store, stage)
     assert (skipped, stage.runs) == (False, 2)
-    assert damage == "manifest" or f"{store.protocol}://bucket/out/prompts/deep/rows.jsonl" in said[0]
+    assert damage == "manifest" or "memory://bucket/out/prompts/deep/rows.jsonl" in said[0]
     assert {name: store.cat(name) for name in store.find("/bucket")} == before
 
 
@@ -133,7 +130,7 @@ def test_another_config_never_mixes_with_what_is_there(store: Any, earlier: Any)
     assert names == (new if earlier == "replace" else kept + new)
     assert store.cat("/bucket/out/prompts/deep/rows.jsonl") == b"1\n"
     if earlier == "keep":
-        assert f"{store.protocol}://bucket/out/prompts.1" in said[1]
+        assert "memory://bucket/out/prompts.1" in said[1]
         assert store.cat("/bucket/out/prompts.1/deep/rows.jsonl") == b"0\n"
 
 
@@ -143,7 +140,7 @@ def test_foreign_files_are_left_alone(store: Any) -> None:
         run(store, Stage("prepare"))
     assert store.find("/bucket") == ["/bucket/out/prompts/thesis.txt"]
     _, said = run(store, Stage("prepare"), earlier="orchestrated")
-    assert said == [f"kept what was there: {store.protocol}://bucket/out/prompts.1"]
+    assert said == ["kept what was there: memory://bucket/out/prompts.1"]
     assert store.cat("/bucket/out/prompts.1/thesis.txt") == b"years of work"
 
 
@@ -151,5 +148,5 @@ def test_a_changed_model_in_a_store_is_another_model(store: Any, tmp_path: Path)
     stage = Stage("prepare")
     for content, expected in ((b"{}", False), (b"{}", True), (b"{ }", False)):
         store.pipe("/bucket/model/config.json", content)
-        settings = config(model={"name_or_path": f"{store.protocol}://bucket/model"})
+        settings = config(model={"name_or_path": "memory://bucket/model"})
         assert run_stage("prepare", settings, StageIO.local(tmp_path / "out"), run=stage)[1] is expected
