@@ -91,7 +91,9 @@ def contents(out: Path) -> dict[str, Any]:
             found[name] = [{key: value for key, value in row.items() if "time" not in key} for row in rows]
         elif path.name == "manifest.json":
             values = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = [values["stage"], values["config"], sorted(values["files"])]
+            # TensorBoard's files have the time in their names.
+            files = sorted(file for file in values["files"] if not file.startswith("tensorboard/"))
+            found[name] = [values["stage"], values["config"], files]
         else:
             found[name] = path.read_bytes()
     return found
