@@ -117,15 +117,15 @@ def test_damage_is_made_again_and_is_no_dead_end(runs: Runs) -> None:
     content = runs.out / "reward" / "reward_model" / "content"
     content.write_text(content.read_text()[:-1] + "x")
     (runs.out / "sample" / "candidates" / "manifest.json").unlink()
-    manifest = runs.out / "export" / "model" / "manifest.json"
+    manifest = runs.out / "prepare" / "prompts" / "manifest.json"
     manifest.write_text(manifest.read_text()[:99])
     before = len(runs.events)
     status, _, errors = runs.finish()
     assert (status, errors) == (0, "")
     assert [event for event in runs.events[before:] if "started" in event] == [
+        "prepare started at 0",
         "reward started at 0",
         "sample started at 0",
-        "export started at 0",
     ]
     before = len(runs.events)
     runs.finish()
