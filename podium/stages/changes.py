@@ -10,9 +10,9 @@ from pathlib import Path
 
 from podium.config import PodiumConfig, deciding, stage_config
 from podium.config.data import FILE_FIELDS
-from podium.stages.found import look
+from podium.stages.found import Here, look
 from podium.stages.io import SPECS, StageIO
-from podium.stages.manifest import read_manifest, task_key
+from podium.stages.manifest import task_key
 from podium.stages.outputs import differences
 from podium.stages.runner import outside
 from podium.storage.files import write_text
@@ -52,8 +52,8 @@ def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path, ed
 
 
 def _digest(artifact: Path) -> str:
-    """Return the digest of an artifact, or "" of one that is not complete."""
-    manifest = read_manifest(artifact)
+    """Return the digest of an artifact, or "" of one that is not complete, or whose manifest is damaged."""
+    manifest = Here(artifact.name, artifact, is_file=False).manifest
     return "" if manifest is None else manifest.digest
 
 

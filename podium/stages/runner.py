@@ -26,6 +26,7 @@ from podium.stages.manifest import (
 from podium.stages.outputs import Earlier, differences, held, make_room, refuse_foreign
 from podium.stages.places import refuse_overlaps
 from podium.storage import remote
+from podium.storage.digests import value_digest
 from podium.storage.failures import full_disk, is_full_disk
 
 _MOST_DIFFERENCES = 3
@@ -75,7 +76,7 @@ def run_stage(
         raise
     except Exception as error:
         if is_full_disk(error):
-            raise full_disk(io.output(names[0]).parent) from error
+            raise full_disk(io.output(names[0]).parent if names else "this machine", error) from error
         raise
 
 
@@ -205,6 +206,9 @@ def outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
         if Path(place).is_dir():
             # The tokenizer is all that reading data takes of a model.
             found[name] = model_digest(Path(place), weights=stage != "prepare")
+        elif remote.is_remote(place):
+            # Under another name: the place of a model in a store stays in the key, adapters are loaded from there.
+            found[f"files of {name}"] = value_digest(remote.states(place))
     if stage == "prepare":
         found |= {source.path: _source_digest(source.path) for source in config.data.files}
     return found

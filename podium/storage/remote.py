@@ -157,7 +157,8 @@ def states(uri: str) -> dict[str, State]:
     system, root = _open(uri)
     try:
         system.invalidate_cache()
-        found = system.find(root, detail=True)
+        # Of a single file, some stores' `find` says no more than its name.
+        found = {path: info or system.info(path) for path, info in system.find(root, detail=True).items()}
         return {
             path.removeprefix(root).lstrip("/"): State(int(info["size"] or 0), _checksum(info))
             for path, info in found.items()
@@ -176,7 +177,12 @@ def move(uri: str, to: str) -> None:
     """
     (system, root), (_, target) = _open(uri), _open(to)
     try:
-        system.mv(root, target, recursive=True)
+        # fsspec's own mv guesses from what is there whether a target means a name or a folder to put it in.
+        for path in system.find(root):
+            there = target + path[len(root) :]
+            system.makedirs(there.rpartition("/")[0], exist_ok=True)
+            system.cp_file(path, there)
+        system.rm(root, recursive=True)
     except Exception as error:
         raise _failed("output", root.rpartition("/")[2], to, error) from error
 

@@ -35,7 +35,7 @@ def main() -> int:
         print(f"{stage}: the stand-in was told to fail", file=sys.stderr)
         return int(status)
     task = read_task(text)
-    result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage))
+    result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage), earlier="orchestrated")
     if skipped:
         record(f"{stage} skipped")
     write_output(task, result)

@@ -111,6 +111,27 @@ def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:
     assert runs.events[6:] == [f"{stage} skipped" for stage in PLAIN]
 
 
+def test_damage_is_made_again_and_is_no_dead_end(runs: Runs) -> None:
+    """A bit of one result, the manifest of another, half of a third: each is made again as it was, and nothing else."""
+    runs.finish()
+    content = runs.out / "reward" / "reward_model" / "content"
+    content.write_text(content.read_text()[:-1] + "x")
+    (runs.out / "sample" / "candidates" / "manifest.json").unlink()
+    manifest = runs.out / "prepare" / "prompts" / "manifest.json"
+    manifest.write_text(manifest.read_text()[:99])
+    before = len(runs.events)
+    status, _, errors = runs.finish()
+    assert (status, errors) == (0, "")
+    assert [event for event in runs.events[before:] if "started" in event] == [
+        "prepare started at 0",
+        "reward started at 0",
+        "sample started at 0",
+    ]
+    before = len(runs.events)
+    runs.finish()
+    assert not [event for event in runs.events[before:] if "started" in event]
+
+
 def test_a_run_that_was_killed_goes_on_where_it_was(runs: Runs) -> None:
     process = runs.start(STEPS="400", SLEEP="0.02")
     step = runs.out / "prepare" / "preferences" / ".work" / "step"

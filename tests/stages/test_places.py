@@ -127,5 +127,5 @@ def test_a_link_to_itself_is_refused(here: Path) -> None:
 
 
 def test_the_home_of_nobody_is_refused(here: Path) -> None:
-    with pytest.raises(UserError, match="~nobody-of-this-name/x: there is no user of this name here"):
+    with pytest.raises(UserError, match="~nobody-of-this-name/x: no such user; write the path in full"):
         StageIO({}, {"policy": "~nobody-of-this-name/x"}).output("policy")
