@@ -65,12 +65,13 @@ def _line(detail: ErrorDetails, document: Document) -> str:
 def _keys(detail: ErrorDetails, document: Document) -> Keys:
     """Return the path of the offending value as the user wrote it.
 
-    A check across fields names its field in the context, and a single item that stands for a list of one has no index.
+    A check across fields names its field in the context; a single item that stands for a list of one has no index, and
+    a path that stands for a mapping no key `path`.
     """
     keys: Keys = ()
     node: Any = document.data
     for key in detail["loc"]:
-        if key == "[key]" or (isinstance(key, int) and not isinstance(node, list)):
+        if key == "[key]" or isinstance(node, str) or (isinstance(key, int) and not isinstance(node, list)):
             continue
         keys = (*keys, key)
         is_item = isinstance(node, list) and isinstance(key, int)

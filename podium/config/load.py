@@ -30,6 +30,7 @@ from podium.config.document import (
 )
 from podium.config.explain import explain
 from podium.config.managed import apply_managed, is_managed
+from podium.config.places import holds_secret
 from podium.config.root import PodiumConfig
 from podium.errors import UserError
 
@@ -131,8 +132,9 @@ def _read(file: Path) -> str:
 
 def _override(document: Document, text: str) -> list[str]:
     """Put the value of one KEY=VALUE into the document; return the notices."""
-    where = f"override {text!r}" if len(text) <= 80 else f"override {text[:77] + '...'!r}"
     name, equals, raw = text.partition("=")
+    shown = f"{name}=..." if holds_secret(raw) else text
+    where = f"override {shown!r}" if len(shown) <= 80 else f"override {shown[:77] + '...'!r}"
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{where}: write KEY=VALUE, such as ppo.kl_coef=0.05")
@@ -210,7 +212,7 @@ def _resolve_model(document: Document, keys: Keys) -> None:
     if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
         name = model["name_or_path"]
         resolved = absolute(name, document.place((*keys, "name_or_path")).folder)
-        if name.startswith((".", "/", "~")) or (name and "://" not in name and Path(resolved).exists()):
+        if name.startswith((".", "/", "~", "file:///")) or (name and "://" not in name and Path(resolved).exists()):
             model["name_or_path"] = resolved
 
 
@@ -226,7 +228,9 @@ def _absolute_sources(document: Document, keys: Keys, value: Any) -> Any:
 
 
 def absolute(path: str, folder: Path) -> str:
-    """Return a local path as absolute, seen from `folder`; a URI, or nothing, stays as it is."""
+    """Return a local path as absolute, seen from `folder`, without file://; a URI, or nothing, stays as it is."""
+    if path.startswith("file:///"):
+        return os.path.normpath(path.removeprefix("file://"))
     if "://" in path or not path:
         return path
     return os.path.normpath(folder / Path(path).expanduser())
