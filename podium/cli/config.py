@@ -24,7 +24,10 @@ def validate(
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved config: every default written out.")] = False,
 ) -> None:
-    """Check a config: unknown keys, types, limits, values that exclude each other, data files that are not here.
+    """Check a config: unknown keys, types, limits, values that exclude each other, files and models that are not here.
+
+    Where the target is local, a data file or model folder that is missing is a mistake; what is elsewhere is not
+    checked, and said in a note. Nothing uses the network.
 
     Each mistake is one line with file, line, key and what to write instead; the exit code is then 2.
     Names of TRL and parameter files of Google's managed RLHF pipeline are understood, and said in a note.
@@ -32,8 +35,11 @@ def validate(
     from podium.config import load_config
 
     notices: list[str] = []
-    settings = load_config(config, overrides or (), notices)
-    notes(notices + _absent(settings))
+    settings = load_config(config, overrides or (), notices, look_for="target")
+    if not settings.data.preferences:
+        notices.append("data.preferences names no file; podium run needs one")
+    _check_models(settings)
+    notes(notices)
     if show:
         import yaml
 
@@ -55,11 +61,10 @@ def notes(lines: list[str]) -> None:
         typer.echo(f"Note: {line}", err=True)
 
 
-def _absent(settings: "PodiumConfig") -> list[str]:
-    """Return a note for each data file that is not on this machine, and for data that is not named at all."""
-    data = settings.data
-    lines = [] if data.preferences else ["data.preferences names no file; podium run needs one"]
-    for source in data.files:
-        if "://" not in source.path and "*" not in source.path and not Path(source.path).exists():
-            lines.append(f"{source.path} is not on this machine")
-    return lines
+def _check_models(settings: "PodiumConfig") -> None:
+    """Refuse a model folder on this machine whose network is none that is supported."""
+    from podium.models.weights.config_json import parse_config, read_json
+
+    for model in (settings.model, settings.reward.model):
+        if model is not None and (path := Path(model.name_or_path, "config.json")).is_absolute() and path.is_file():
+            parse_config(read_json(path), str(path))

@@ -8,7 +8,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -28,9 +28,10 @@ from podium.config.document import (
     parse_value,
     parse_word,
 )
-from podium.config.explain import explain
+from podium.config.explain import as_written, explain, first_lines
 from podium.config.managed import apply_managed, is_managed
 from podium.config.places import holds_secret
+from podium.config.presence import absent, unchecked, unknown_accelerators
 from podium.config.root import PodiumConfig
 from podium.errors import UserError
 
@@ -38,20 +39,34 @@ from podium.errors import UserError
 _MODELS: tuple[Keys, ...] = (("model",), ("reward", "model"))
 
 
+# What is looked for on this machine: nothing, what a run here needs where the target is local, or that in any case.
+LookFor = Literal["nothing", "target", "here"]
+
+
 def load_config(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), notices: list[str] | None = None
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    notices: list[str] | None = None,
+    *,
+    look_for: LookFor = "nothing",
 ) -> PodiumConfig:
     """Read a YAML or JSON file, apply KEY=VALUE overrides, and check everything.
 
     Relative paths in the file start from the file's folder, those in overrides from the current one; the result holds
-    absolute paths. Every name that was read as another one is added to `notices`.
+    absolute paths. Every name that was read as another one is added to `notices`. With `look_for`, files, model folders
+    and accelerators that are not there are mistakes; of what cannot be looked for there is a notice.
 
     Raises:
         UserError: Whatever is wrong, a line for each mistake with file, line, key and what to write instead.
     """
     file = Path(path)
     return load_config_text(
-        _read(file), source=str(path), folder=file.absolute().parent, overrides=overrides, notices=notices
+        _read(file),
+        source=str(path),
+        folder=file.absolute().parent,
+        overrides=overrides,
+        notices=notices,
+        look_for=look_for,
     )
 
 
@@ -62,10 +77,17 @@ def load_config_text(
     folder: Path | None = None,
     overrides: Sequence[str] = (),
     notices: list[str] | None = None,
+    look_for: LookFor = "nothing",
 ) -> PodiumConfig:
     """Check a configuration given as YAML or JSON text; `source` is what errors call it. Otherwise like load_config."""
     document = parse(text, source, folder or Path.cwd())
-    return _interpret(document, overrides, notices)
+    config = _interpret(document, overrides, notices)
+    if look_for != "nothing":
+        here = look_for == "here" or config.platform.target == "local"
+        _refuse([*unknown_accelerators(config), *(absent(config) if here else ())], document)
+        if notices is not None and look_for == "target":
+            notices.extend(unchecked(config))
+    return config
 
 
 def load_config_data(
@@ -102,6 +124,15 @@ def _interpret(document: Document, overrides: Sequence[str], notices: list[str] 
     if notices is not None:
         notices.extend(said)
     return _validated(document)
+
+
+def _refuse(mistakes: Sequence[tuple[Keys, str]], document: Document) -> None:
+    """Raise UserError with a line for each of the first mistakes, each a key and a reason."""
+    if mistakes:
+        found = [(as_written(keys, document), reason) for keys, reason in mistakes]
+        raise UserError(
+            first_lines([f"{document.place(keys).where}: {dotted(keys)}: {reason}" for keys, reason in found])
+        )
 
 
 def _validated(document: Document) -> PodiumConfig:
@@ -211,26 +242,42 @@ def _resolve_model(document: Document, keys: Keys) -> None:
         model = model.get(key) if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
         name = model["name_or_path"]
-        resolved = absolute(name, document.place((*keys, "name_or_path")).folder)
-        if name.startswith((".", "/", "~", "file:///")) or (name and "://" not in name and Path(resolved).exists()):
+        resolved = _absolute(document, (*keys, "name_or_path"), name)
+        if name.startswith((".", "/", "~", "file:///")) or (name and "://" not in name and os.path.exists(resolved)):
             model["name_or_path"] = resolved
 
 
 def _absolute_sources(document: Document, keys: Keys, value: Any) -> Any:
     """Return a path, a mapping with a path, or a list of them, with the paths absolute."""
     if isinstance(value, str):
-        return absolute(value, document.place(keys).folder)
+        return _absolute(document, keys, value)
     if isinstance(value, list):
         return [_absolute_sources(document, (*keys, index), item) for index, item in enumerate(value)]
     if isinstance(value, dict) and isinstance(value.get("path"), str):
-        return {**value, "path": absolute(value["path"], document.place((*keys, "path")).folder)}
+        return {**value, "path": _absolute(document, (*keys, "path"), value["path"])}
     return value
 
 
+def _absolute(document: Document, keys: Keys, path: str) -> str:
+    place = document.place(keys)
+    try:
+        return absolute(path, place.folder)
+    except ValueError as error:
+        raise UserError(f"{place.where}: {dotted(keys)}: {error}") from error
+
+
 def absolute(path: str, folder: Path) -> str:
-    """Return a local path as absolute, seen from `folder`, without file://; a URI, or nothing, stays as it is."""
+    """Return a local path as absolute, seen from `folder`, without file://; a URI, or nothing, stays as it is.
+
+    Raises:
+        ValueError: It begins with the home of a user that this machine does not know.
+    """
     if path.startswith("file:///"):
         return os.path.normpath(path.removeprefix("file://"))
     if "://" in path or not path:
         return path
-    return os.path.normpath(folder / Path(path).expanduser())
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        home = path.partition("/")[0]
+        raise ValueError(f"{home}: no such user, or no home folder; write the path in full")
+    return os.path.normpath(folder / expanded)
