@@ -1,6 +1,7 @@
 """The `podium` command. Whatever is heavy is imported inside the verb that needs it."""
 
 import importlib.metadata
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
 def main() -> NoReturn:
     """Run the command line and leave with an ExitCode, or 130 after Ctrl-C; faults of ours keep their stack trace."""
     try:
+        _refuse_dotted_options(sys.argv[1:])
         build_app()(prog_name="podium")
     except UserError as error:
         _fail(error)
@@ -74,6 +76,13 @@ def main() -> NoReturn:
         where = getattr(error, "filename", None) or "this machine"
         _fail(UserError(f"{where}: no space left on the disk; free some and start the same command again"))
     sys.exit(0)
+
+
+def _refuse_dotted_options(words: list[str]) -> None:
+    """Point at KEY=VALUE for --ppo.kl_coef=0.1, which other tools take: no option here has a dot in its name."""
+    for word in words:
+        if found := re.match(r"--([A-Za-z_]\w*(\.\w+)+)(=|$)", word):
+            raise UserError(f"--{found.group(1)} is no option; write {found.group(1)}=VALUE, without --, behind CONFIG")
 
 
 def _fail(error: UserError) -> NoReturn:

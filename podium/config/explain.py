@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from podium.config.aliases import RENAMED
 from podium.config.document import Document, Keys, describe, dotted
+from podium.config.foreign import foreign
 from podium.config.root import PodiumConfig
 
 _SHOWN = 5
@@ -44,7 +45,8 @@ _BOUNDS = {
 def explain(error: ValidationError, document: Document) -> str:
     """Return the first few mistakes, a line each, in the order of the file."""
     details = error.errors(include_url=False)
-    meant = {hint_key(_keys(detail, document)) for detail in details if detail["type"] == "extra_forbidden"}
+    unknown = [_keys(detail, document) for detail in details if detail["type"] == "extra_forbidden"]
+    meant = {hint_key(keys) for keys in unknown if foreign(str(keys[-1])) is None}
     # A misspelt key is also a missing one: one line is enough.
     details = [detail for detail in details if detail["type"] != "missing" or _keys(detail, document) not in meant]
     lines = list(dict.fromkeys(_line(detail, document) for detail in details))
@@ -95,7 +97,7 @@ def _reason(detail: ErrorDetails, keys: Keys, given: str) -> str:
     if kind == "podium":
         return str(context["reason"])
     if kind == "extra_forbidden":
-        return f"unknown key; {hint(keys)}"
+        return foreign(str(keys[-1])) or f"unknown key; {hint(keys)}"
     if kind == "missing":
         needed = "model: {name_or_path: ...}" if keys == ("model",) else f"{keys[-1]}: ..."
         return f"is missing; write {needed}"
