@@ -32,12 +32,15 @@ class Target(StrEnum):
     vertex = "vertex"
 
 
-def read_config(config: Path, overrides: Sequence[str]) -> "PodiumConfig":
-    """Read the config and say what was understood under another name."""
+def read_config(config: Path, overrides: Sequence[str], *, here: bool = False) -> "PodiumConfig":
+    """Read the config and say what was understood under another name.
+
+    `here`: it is to run on this machine, so that what it names must be here.
+    """
     from podium.config import load_config
 
     notices: list[str] = []
-    settings = load_config(config, overrides, notices)
+    settings = load_config(config, overrides, notices, look_for="here" if here else "nothing")
     for notice in notices:
         typer.echo(f"Note: {notice}", err=True)
     return settings

@@ -82,7 +82,7 @@ def run_here(
     from podium_pipelines.process import Terminated, termination_raises
 
     console = Console(file=sys.stdout)
-    settings = read_config(config, overrides)
+    settings = read_config(config, overrides, here=True)
     if runner is Runner.process and program is None:
         require_stages()
     console.print(f"podium run {config} in {out}", markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Compile the pipeline of a config to KFP's intermediate representation."""
 
+import os
 import tempfile
 from itertools import dropwhile
 from pathlib import Path
@@ -31,4 +32,4 @@ def _without_header(text: str) -> str:
 def local_paths(config: PodiumConfig) -> list[str]:
     """Return what the config names on this machine: a task elsewhere cannot read it."""
     models = [model.name_or_path for model in (config.model, config.reward.model) if model is not None]
-    return [*data_files(config), *(model for model in dict.fromkeys(models) if Path(model).exists())]
+    return [*data_files(config), *(model for model in dict.fromkeys(models) if os.path.exists(model))]

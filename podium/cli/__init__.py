@@ -1,6 +1,7 @@
 """The `podium` command. Whatever is heavy is imported inside the verb that needs it."""
 
 import importlib.metadata
+import re
 import sys
 from io import TextIOWrapper
 from typing import Annotated, NoReturn
@@ -64,6 +65,7 @@ def main() -> NoReturn:
         # A name that is not UTF-8, or a terminal that is not, is no reason to end.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _refuse_dotted_options(sys.argv[1:])
         build_app()(prog_name="podium")
     except Stopped as stop:
         sys.stdout.flush()
@@ -77,6 +79,13 @@ def main() -> NoReturn:
             raise
         _fail(meant)
     sys.exit(ExitCode.DONE)
+
+
+def _refuse_dotted_options(words: list[str]) -> None:
+    """Point at KEY=VALUE for --ppo.kl_coef=0.1, which other tools take: no option here has a dot in its name."""
+    for word in words:
+        if found := re.match(r"--([A-Za-z_]\w*(\.\w+)+)(=|$)", word):
+            raise UserError(f"--{found.group(1)} is no option; write {found.group(1)}=VALUE, without --, behind CONFIG")
 
 
 def _fail(error: UserError) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from podium.errors import UserError, exists, path_argument
+from podium.errors import UserError, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
@@ -35,15 +35,20 @@ def validate(
 ) -> None:
     """Check a config: keys, types, limits, files.
 
-    Unknown keys, wrong types, values that exclude each other and data files that are not here are found.
+    Unknown keys, wrong types and values that exclude each other are found. Where the target is local, so are data files
+    and model folders that are not here; what is elsewhere is not checked, and said in a note. Nothing uses the network.
+
     Each mistake is one line with file, line, key and what to write instead; the exit code is then 2.
     Names of TRL and parameter files of Google's managed RLHF pipeline are understood, and said in a note.
     """
     from podium.config import load_config
 
     notices: list[str] = []
-    settings = load_config(config, overrides or (), notices)
-    notes(notices + _absent(settings))
+    settings = load_config(config, overrides or (), notices, look_for="target")
+    if not settings.data.preferences:
+        notices.append("data.preferences names no file; podium run needs one")
+    _check_models(settings)
+    notes(notices)
     if show:
         import yaml
 
@@ -90,13 +95,10 @@ def notes(lines: list[str]) -> None:
         typer.echo(f"Note: {line}", err=True)
 
 
-def _absent(settings: "PodiumConfig") -> list[str]:
-    """Return a note for each data file that is not on this machine, and for data that is not named at all."""
-    from podium.config import paths
+def _check_models(settings: "PodiumConfig") -> None:
+    """Refuse a model folder on this machine whose network is none that is supported."""
+    from podium.models.weights.config_json import parse_config, read_json
 
-    data = settings.data
-    lines = [] if data.preferences else ["data.preferences names no file; podium run needs one"]
-    for source in data.files:
-        if not (paths.is_remote(source.path) or paths.matches(source.path) or exists(paths.local(source.path))):
-            lines.append(f"{source.path} is not on this machine")
-    return lines
+    for model in (settings.model, settings.reward.model):
+        if model is not None and (path := Path(model.name_or_path, "config.json")).is_absolute() and path.is_file():
+            parse_config(read_json(path), str(path))

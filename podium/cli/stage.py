@@ -181,10 +181,14 @@ def _run(stage: str, settings: "PodiumConfig", io: "StageIO", earlier: "Earlier"
 
 
 def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) -> dict[str, str]:
-    """Read NAME=URI pairs; raise UserError for a name the stage does not have, or one given twice."""
+    """Read NAME=URI pairs; raise UserError for a name the stage does not have, one given twice, or a wrong address."""
+    from podium.config.places import mistake_in
+
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, place = pair.partition("=")
+        if reason := mistake_in(place, also=("minio",)):
+            raise UserError(f"{option} {name}=...: {reason}")
         if not equals or not place:
             raise UserError(f"{option} {pair!r}: write NAME=PATH, with a name of: {', '.join(known) or 'none'}")
         if name not in known:

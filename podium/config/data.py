@@ -2,28 +2,20 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import Fraction, OpenFraction, Positive, Section, fail
-from podium.config.paths import address_fault
+from podium.config.places import Location
 
 
 class Source(Section):
     """One file of rows."""
 
-    path: Annotated[str, Field(min_length=1)] = Field(
+    path: Location = Field(
         description="JSONL, JSON, CSV, Parquet or Arrow file, also compressed; relative to the YAML that names it, or "
         "a gs://, s3:// or hf:// URI; * and ? stand for all files that fit.",
     )
     format: str = Field("auto", description="Name of the row format (docs/data-formats.md); auto looks at the columns.")
-
-    @field_validator("path")
-    @classmethod
-    def _known_address(cls, path: str) -> str:
-        if reason := address_fault(path):
-            raise PydanticCustomError("podium", "{reason}", {"reason": f"{path}: {reason}"})
-        return path
 
 
 def _one_or_many(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from podium.config.places import holds_secret
 from podium.errors import UserError
 
 Keys = tuple[str | int, ...]
@@ -287,5 +288,7 @@ def describe(value: Any) -> str:
         return "a list"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, str) and holds_secret(value):
+        return "an address with a secret"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from podium.config.aliases import RENAMED
 from podium.config.document import Document, Keys, describe, dotted
+from podium.config.foreign import foreign
 from podium.config.root import PodiumConfig
 
 _SHOWN = 5
@@ -44,10 +45,16 @@ _BOUNDS = {
 def explain(error: ValidationError, document: Document) -> str:
     """Return the first few mistakes, a line each, in the order of the file."""
     details = error.errors(include_url=False)
-    meant = {hint_key(_keys(detail, document)) for detail in details if detail["type"] == "extra_forbidden"}
+    unknown = [_keys(detail, document) for detail in details if detail["type"] == "extra_forbidden"]
+    meant = {hint_key(keys) for keys in unknown if foreign(str(keys[-1])) is None}
     # A misspelt key is also a missing one: one line is enough.
     details = [detail for detail in details if detail["type"] != "missing" or _keys(detail, document) not in meant]
     lines = list(dict.fromkeys(_line(detail, document) for detail in details))
+    return first_lines(lines)
+
+
+def first_lines(lines: list[str]) -> str:
+    """Return the first few of many lines, and how many there are beside them."""
     rest = len(lines) - _SHOWN
     return "\n".join(lines[:_SHOWN] + ([f"and {rest} more"] if rest > 0 else []))
 
@@ -63,20 +70,26 @@ def _line(detail: ErrorDetails, document: Document) -> str:
 
 
 def _keys(detail: ErrorDetails, document: Document) -> Keys:
-    """Return the path of the offending value as the user wrote it.
+    """Return the path of the offending value as the user wrote it; a check across fields names its field beside it."""
+    keys = as_written(detail["loc"], document)
+    field = detail.get("ctx", {}).get("field")
+    return (*keys, *field.split(".")) if field else keys
 
-    A check across fields names its field in the context, and a single item that stands for a list of one has no index.
+
+def as_written(path: Keys, document: Document) -> Keys:
+    """Return the path of a value in the configuration as the path of what the user wrote.
+
+    A single item that stands for a list of one has no index, and a path that stands for a mapping no key `path`.
     """
     keys: Keys = ()
     node: Any = document.data
-    for key in detail["loc"]:
-        if key == "[key]" or (isinstance(key, int) and not isinstance(node, list)):
+    for key in path:
+        if key == "[key]" or isinstance(node, str) or (isinstance(key, int) and not isinstance(node, list)):
             continue
         keys = (*keys, key)
         is_item = isinstance(node, list) and isinstance(key, int)
         node = node[key] if is_item else node.get(key) if isinstance(node, dict) else None
-    field = detail.get("ctx", {}).get("field")
-    return (*keys, *field.split(".")) if field else keys
+    return keys
 
 
 def _reason(detail: ErrorDetails, keys: Keys, given: str) -> str:
@@ -84,7 +97,7 @@ def _reason(detail: ErrorDetails, keys: Keys, given: str) -> str:
     if kind == "podium":
         return str(context["reason"])
     if kind == "extra_forbidden":
-        return f"unknown key; {hint(keys)}"
+        return foreign(str(keys[-1])) or f"unknown key; {hint(keys)}"
     if kind == "missing":
         needed = "model: {name_or_path: ...}" if keys == ("model",) else f"{keys[-1]}: ..."
         return f"is missing; write {needed}"

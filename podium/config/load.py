@@ -8,7 +8,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -28,8 +28,10 @@ from podium.config.document import (
     parse_value,
     parse_word,
 )
-from podium.config.explain import explain
+from podium.config.explain import as_written, explain, first_lines
 from podium.config.managed import apply_managed, is_managed
+from podium.config.places import holds_secret
+from podium.config.presence import absent, unchecked, unknown_accelerators
 from podium.config.root import PodiumConfig
 from podium.errors import UserError, exists, expanded, file_error
 
@@ -37,20 +39,34 @@ from podium.errors import UserError, exists, expanded, file_error
 _MODELS: tuple[Keys, ...] = (("model",), ("reward", "model"))
 
 
+# What is looked for on this machine: nothing, what a run here needs where the target is local, or that in any case.
+LookFor = Literal["nothing", "target", "here"]
+
+
 def load_config(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), notices: list[str] | None = None
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    notices: list[str] | None = None,
+    *,
+    look_for: LookFor = "nothing",
 ) -> PodiumConfig:
     """Read a YAML or JSON file, apply KEY=VALUE overrides, and check everything.
 
     Relative paths in the file start from the file's folder, those in overrides from the current one; the result holds
-    absolute paths. Every name that was read as another one is added to `notices`.
+    absolute paths. Every name that was read as another one is added to `notices`. With `look_for`, files, model folders
+    and accelerators that are not there are mistakes; of what cannot be looked for there is a notice.
 
     Raises:
         UserError: Whatever is wrong, a line for each mistake with file, line, key and what to write instead.
     """
     file = Path(path)
     return load_config_text(
-        _read(file), source=str(path), folder=file.absolute().parent, overrides=overrides, notices=notices
+        _read(file),
+        source=str(path),
+        folder=file.absolute().parent,
+        overrides=overrides,
+        notices=notices,
+        look_for=look_for,
     )
 
 
@@ -61,10 +77,17 @@ def load_config_text(
     folder: Path | None = None,
     overrides: Sequence[str] = (),
     notices: list[str] | None = None,
+    look_for: LookFor = "nothing",
 ) -> PodiumConfig:
     """Check a configuration given as YAML or JSON text; `source` is what errors call it. Otherwise like load_config."""
     document = parse(text, source, folder or Path.cwd())
-    return _interpret(document, overrides, notices)
+    config = _interpret(document, overrides, notices)
+    if look_for != "nothing":
+        here = look_for == "here" or config.platform.target == "local"
+        _refuse([*unknown_accelerators(config), *(absent(config) if here else ())], document)
+        if notices is not None and look_for == "target":
+            notices.extend(unchecked(config))
+    return config
 
 
 def load_config_data(
@@ -103,6 +126,15 @@ def _interpret(document: Document, overrides: Sequence[str], notices: list[str] 
     return _validated(document)
 
 
+def _refuse(mistakes: Sequence[tuple[Keys, str]], document: Document) -> None:
+    """Raise UserError with a line for each of the first mistakes, each a key and a reason."""
+    if mistakes:
+        found = [(as_written(keys, document), reason) for keys, reason in mistakes]
+        raise UserError(
+            first_lines([f"{document.place(keys).where}: {dotted(keys)}: {reason}" for keys, reason in found])
+        )
+
+
 def _validated(document: Document) -> PodiumConfig:
     try:
         return PodiumConfig.model_validate(document.data)
@@ -131,8 +163,9 @@ def _read(file: Path) -> str:
 
 def _override(document: Document, text: str) -> list[str]:
     """Put the value of one KEY=VALUE into the document; return the notices."""
-    where = f"override {text!r}" if len(text) <= 80 else f"override {text[:77] + '...'!r}"
     name, equals, raw = text.partition("=")
+    shown = f"{name}=..." if holds_secret(raw) else text
+    where = f"override {shown!r}" if len(shown) <= 80 else f"override {shown[:77] + '...'!r}"
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise UserError(f"{where}: write KEY=VALUE, such as ppo.kl_coef=0.05")
@@ -210,7 +243,7 @@ def _resolve_model(document: Document, keys: Keys) -> None:
     if isinstance(model, dict) and isinstance(model.get("name_or_path"), str):
         name = model["name_or_path"]
         resolved = _absolute(document, (*keys, "name_or_path"), name)
-        if name.startswith((".", "/", "~")) or (name and "://" not in name and exists(resolved)):
+        if name.startswith((".", "/", "~", "file:///")) or (name and "://" not in name and exists(resolved)):
             model["name_or_path"] = resolved
 
 
@@ -235,11 +268,13 @@ def _absolute(document: Document, keys: Keys, path: str) -> str:
 
 
 def absolute(path: str, folder: Path) -> str:
-    """Return a local path as absolute, seen from `folder`; a URI, or nothing, stays as it is.
+    """Return a local path as absolute, seen from `folder`, without file://; a URI, or nothing, stays as it is.
 
     Raises:
         UserError: It starts with ~ and there is no such home folder.
     """
+    if path.startswith("file:///"):
+        return os.path.normpath(path.removeprefix("file://"))
     if "://" in path or not path:
         return path
     return os.path.normpath(folder / expanded(path))

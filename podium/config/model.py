@@ -1,10 +1,11 @@
 """The base model and the low-rank adapters trained on it."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from podium.config.base import Positive, PositiveFloat, Section, fail
+from podium.config.places import Location
 
 Dtype = Literal["float32", "bfloat16"]
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -22,7 +23,7 @@ ALL_PROJECTIONS: tuple[Projection, ...] = (
 class ModelConfig(Section):
     """A pretrained model."""
 
-    name_or_path: Annotated[str, Field(min_length=1)] = Field(
+    name_or_path: Location = Field(
         description="Folder with config.json, safetensors and a tokenizer, a gs:// or s3:// URI of one, "
         "or the name of a Hugging Face repository in the local cache.",
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import AxisSize, Positive, Section, fail
+from podium.config.places import Image, Service, Store
 
 STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
 Stage = Literal["prepare", "sft", "reward", "sample", "ppo", "evaluate", "export"]
@@ -63,12 +64,12 @@ class VertexConfig(Section):
 
     project: str | None = Field(None, description="Google Cloud project; null takes the client's default.")
     region: str = Field("us-central1", description="Region of the pipeline and its jobs.")
-    staging_bucket: str | None = Field(None, description="gs:// URI under which runs keep their artifacts.")
+    staging_bucket: Store | None = Field(None, description="gs:// URI under which runs keep their artifacts.")
     service_account: str | None = Field(None, description="Account the run acts as.")
     network: str | None = Field(None, description="Full name of the VPC network to peer with.")
     encryption_key: str | None = Field(None, description="Full name of the Cloud KMS key for everything written.")
     tensorboard: str | None = Field(None, description="Full name of a managed TensorBoard instance.")
-    api_endpoint: str | None = Field(None, description="Another service address; null takes the region's.")
+    api_endpoint: Service | None = Field(None, description="Another service address; null takes the region's.")
     api_transport: Literal["grpc", "rest"] = Field("grpc", description="How the client speaks to the service.")
 
     @model_validator(mode="after")
@@ -81,11 +82,11 @@ class VertexConfig(Section):
 class KubeflowConfig(Section):
     """Settings of Kubeflow Pipelines."""
 
-    host: str | None = Field(None, description="Address of the pipelines API; null takes the client's default.")
+    host: Service | None = Field(None, description="Address of the pipelines API; null takes the client's default.")
     namespace: str = Field("kubeflow", description="Namespace the run belongs to.")
     experiment: str = Field("podium", description="Experiment the run is listed under.")
     service_account: str | None = Field(None, description="Kubernetes account that the tasks act as.")
-    storage: str | None = Field(None, description="URI under which runs keep their artifacts; null: the server's.")
+    storage: Store | None = Field(None, description="URI under which runs keep their artifacts; null: the server's.")
 
 
 class PlatformConfig(Section):
@@ -93,7 +94,7 @@ class PlatformConfig(Section):
 
     target: Literal["local", "kubeflow", "vertex"] = Field("local", description="Where compile and submit aim.")
     mesh: MeshConfig = Field(MeshConfig(), description="Devices along each axis.")
-    image: str | None = Field(None, description="Trainer image; null takes the one released with this version.")
+    image: Image | None = Field(None, description="Trainer image; null takes the one released with this version.")
     resources: dict[Stage, Resources] = Field({}, description="What each stage asks for, by stage name.")
     vertex: VertexConfig = Field(VertexConfig(), description="Settings of Vertex AI Pipelines.")
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="Settings of Kubeflow Pipelines.")

@@ -137,6 +137,8 @@ def _in_package(source: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         install = package.replace("_", "-")
         raise UserError(f"{source}: no package {package!r} is installed; run `pip install --no-deps {install}`")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise UserError(f"{source}: {name} lies outside package {package}; write the name of a file in it")
     for location in spec.submodule_search_locations:
         if name and (Path(location) / name).is_file():
             return Path(location) / name

@@ -41,17 +41,14 @@ def read_task(text: str) -> Task:
         inputs, outputs = message.get("inputs", {}), message["outputs"]
         given = _first_artifacts(inputs)
         artifacts = _first_artifacts(outputs)
+        io = StageIO(_places(given), _places(artifacts))
         output_file = Path(outputs["outputFile"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        parameters = _parameters(inputs)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(
-            f"--executor-input is not what KFP passes for {{{{$}}}} ({error!r}); see docs/running.md"
+            f"--executor-input is not what KFP passes for {{{{$}}}} ({repr(error)[:200]}); see docs/running.md"
         ) from error
-    config = _config(_parameters(inputs))
-    io = StageIO(
-        {name: local_place(artifact["uri"]) for name, artifact in given.items()},
-        {name: local_place(artifact["uri"]) for name, artifact in artifacts.items()},
-    )
-    return Task(config, io, artifacts, output_file)
+    return Task(_config(parameters), io, artifacts, output_file)
 
 
 def write_output(task: Task, result: Result) -> None:
@@ -84,6 +81,14 @@ def _first_artifacts(side: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item["artifacts"][0] for name, item in side.get("artifacts", {}).items() if item.get("artifacts")}
 
 
+def _places(artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return where each artifact is; raise TypeError for one that is not described as KFP does."""
+    for name, artifact in artifacts.items():
+        if not isinstance(artifact["uri"], str) or not isinstance(artifact.get("metadata", {}), dict):
+            raise TypeError(f"artifact {name} has no uri or metadata")
+    return {name: local_place(artifact["uri"]) for name, artifact in artifacts.items()}
+
+
 def _parameters(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters: plain values, or the typed values of older backends."""
     typed = inputs.get("parameters", {})
@@ -96,7 +101,7 @@ def _config(parameters: Mapping[str, Any]) -> PodiumConfig:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"parameter config: is not JSON ({error}); pass the stage's sections") from error
     if not isinstance(value, dict):
         raise UserError("the executor input has no parameter config; pass the stage's sections of the configuration")

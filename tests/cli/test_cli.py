@@ -183,17 +183,37 @@ def test_a_usage_error_is_status_2_without_a_trace(command: Command, words: list
     assert "Traceback" not in err
 
 
+HUB = "Note: model.name_or_path: some/model is not checked: the Hugging Face Hub has it, or its cache here"
+
+
 def test_validate_says_what_it_understood_and_what_is_not_here(command: Command, tmp_path: Path) -> None:
     (tmp_path / "rlhf.yaml").write_text(f"{VALID}ppo: {{cliprange: 0.3}}\n")
     code, out, err = command("validate", "rlhf.yaml")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"podium: error: rlhf.yaml:2: data.preferences: {tmp_path}/a.jsonl: no such file here; check the path"
+    ]
+    code, out, err = command("validate", "rlhf.yaml", "platform.target=vertex")
     assert (code, out) == (0, "rlhf.yaml: valid\n")
     assert err.splitlines() == [
         "Note: rlhf.yaml:3: ppo.cliprange is read as ppo.clip_range",
-        f"Note: {tmp_path}/a.jsonl is not on this machine",
+        f"Note: data.preferences.0.path: {tmp_path}/a.jsonl is not on this machine; not checked, as vertex reads it",
+        HUB,
     ]
     (tmp_path / "a.jsonl").touch()
     (tmp_path / "rlhf.yaml").write_text(VALID)
-    assert command("validate", "rlhf.yaml") == (0, "rlhf.yaml: valid\n", "")
+    assert command("validate", "rlhf.yaml") == (0, "rlhf.yaml: valid\n", f"{HUB}\n")
+
+
+def test_validate_refuses_a_model_of_a_network_that_is_not_supported(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.safetensors").touch()
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "abacus"}')
+    (tmp_path / "rlhf.yaml").write_text(VALID)
+    code, _, err = command("validate", "rlhf.yaml", "model.name_or_path=./m")
+    assert code == 2
+    assert f"{tmp_path}/m/config.json: model_type 'abacus' is not supported; use a model of" in err
 
 
 def test_validate_shows_a_config_that_reads_back_as_itself(command: Command, tmp_path: Path) -> None:

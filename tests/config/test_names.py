@@ -13,6 +13,7 @@ import yaml
 from podium.config import PodiumConfig, load_config, load_config_data, load_config_text
 from podium.config.aliases import RENAMED
 from podium.config.explain import paths
+from podium.config.foreign import foreign
 from podium.config.managed import MANAGED
 from podium.errors import UserError
 
@@ -216,3 +217,29 @@ def test_a_managed_number_is_refused_by_its_own_name(name: str, value: object) -
     with pytest.raises(UserError, match=rf"^managed\.json: {name}: write a whole number more than 0, not ") as caught:
         read(MANAGED_FILE | {name: value})
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("report_to", "does not exist here: each training stage writes TensorBoard event files"),
+        ("ppo.report_to", "does not exist here: each training stage writes TensorBoard event files"),
+        ("ppo.logging_dir", "does not exist here: each stage keeps its event files"),
+        ("dpo", "does not exist here: the algorithm here is PPO"),
+        ("grpo", "does not exist here: the algorithm here is PPO"),
+        ("deepspeed", "does not exist here: parameters are shared over devices by platform.mesh (fsdp)"),
+        ("ppo.bf16", "does not exist here: write model.dtype: bfloat16"),
+        ("ppo.use_vllm", "does not exist here: the policy answers in the training process itself"),
+    ],
+)
+def test_a_name_of_the_field_that_does_not_exist_here_is_no_misspelling(key: str, said: str) -> None:
+    section, _, name = key.rpartition(".")
+    value: dict[str, object] = {section: {name: 1}} if section else {name: 1}
+    with pytest.raises(UserError) as caught:
+        read({"model": {"name_or_path": "x"}} | value)
+    assert str(caught.value).startswith(f"managed.json: {key}: {said}")
+
+
+def test_no_name_is_foreign_and_known() -> None:
+    known = {name for path in [*paths(), *RENAMED] for name in path.split(".")}
+    assert not {name for name in known | set(MANAGED) if foreign(name)}

