@@ -1,8 +1,4 @@
-"""A run folder whose config or data changed: what is made again is said first, and the earlier run is kept whole.
-
-Seen to fail: with the earlier run moved instead of linked and then removed; with files copied in place of links; with a
-number taken again; without the note of what is leaving.
-"""
+"""A run folder whose config or data changed: what is made again is said first, and the earlier run is kept whole."""
 
 import os
 import shutil
