@@ -24,6 +24,8 @@ from podium_pipelines.process import Terminated, run_process
 
 Runner = Literal["process", "docker"]
 
+# How a stage learns what its run is called, for the header of the report; submit gives it too.
+RUN_VARIABLE = "RUN"
 THIS_PROGRAM = (sys.executable, "-m", "podium")
 
 
@@ -122,7 +124,8 @@ class _Tasks:
         say(self.console, f"[{self.begun}/{self.total}] {stage}", style="bold")
         stopping = f"Stopping: {stage} ends its step and saves, within 2 minutes; Ctrl-C again ends it at once."
         try:
-            status = self.start(image, command, env, lambda: say(self.console, f"\n{stopping}"))
+            named = {RUN_VARIABLE: self.out.name, **env}
+            status = self.start(image, command, named, lambda: say(self.console, f"\n{stopping}"))
         except KeyboardInterrupt as interrupt:
             raise StageInterrupted(interrupt, workdir.place(self.out, stage)) from interrupt
         if status:

@@ -1,7 +1,7 @@
 """Say which figures of `podium.evaluation.collapse` are signs of a collapse, how bad, and in which words.
 
 Red where a figure rose (variety: fell) by more than the first limit and its whole interval lies on that side of no
-change; amber where only one of the two holds, past the second limit. docs/rlhf.md, section 15, has the reasons.
+change; amber where only one of the two holds, past the second limit. docs/rlhf.md, section 14, has the reasons.
 """
 
 from collections.abc import Mapping

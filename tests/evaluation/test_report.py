@@ -5,12 +5,17 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from podium.data.quality import LongerWins
+from podium.data.report import EMPTY, Findings, summarise
+from podium.data.sources import Refusal
 from podium.evaluation import figures, report, results, samples, table
 from podium.evaluation.report import Page
 from support.evaluation_run import HOSTILE, page
@@ -138,6 +143,59 @@ def test_missing_parts_are_said_not_left_blank() -> None:
     assert "The policy came without training metrics." in shown
     assert "The reward model came without a held-out report." in shown
     assert "The data report was not handed to this stage" in shown
+
+
+def test_the_data_section_reads_what_prepare_writes(good: Page) -> None:
+    longer = LongerWins(pairs=0, by_characters=0.25, by_tokens=0.5)
+    refused = Refusal("a.jsonl", 3, "too_long", "400 tokens")
+    part = replace(EMPTY, collected=replace(EMPTY.collected, refused=[refused]))
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("contradictions", "held_out_in_prompts", "held_out_in_demonstrations", "notes"), ()
+    )
+    findings = Findings(part, EMPTY, EMPTY, 0, longer_wins={"train": longer, "eval": longer}, settings={}, **nothing)
+    shown = plain(Reader(report.html(replace(good, data=json.loads(json.dumps(summarise(findings)))))))
+    assert "Pairs the longer answer wins" in shown and "50.0 %" in shown
+    assert "too long" in shown and "Demonstrations" not in shown
+
+
+def test_the_header_says_which_run_this_is(good: Page) -> None:
+    (about,) = re.findall(r'<p class="about">(.*?)</p>', report.html(good))
+    assert re.findall(r"<b>(.*?)</b>", about) == [
+        "courteous-1",
+        "2026-11-26 18:04 UTC",
+        "12 min 34 s",
+        "8 x TPU v5 lite",
+    ]
+    assert 'class="about"' not in report.html(replace(good, run=report.Run()))
+
+
+def test_no_key_of_a_file_stands_where_a_person_reads() -> None:
+    """Names such as min_win_rate and objective/scores belong into results.json and the section on how to repeat it."""
+    made = page(40, generations=2)
+    _, shown = report.html(made).split("<main>")
+    words = plain(Reader(shown[: shown.index('<section id="reproduce"')]))
+    assert not re.findall(r"\b\w+_\w+\b|\bobjective/\w+", words)
+    assert not re.findall(r"\b\w+_\w+\b", report.markdown(made.results))
+
+
+def test_shares_are_percent_and_every_axis_has_its_unit(good: Page) -> None:
+    drawn = figures.training_charts(good.curves) + figures.comparison_charts(good.results, good.rows)
+    drawn += figures.judge_charts(good.results["reward_model"])
+    labels = {title: re.findall(r'<text class="label"[^>]*>(.*?)</text>', svg) for title, svg in drawn}
+    alone = {"Mean reward", "Accuracy beside the length rule"}
+    assert all(len(found) == (1 if title in alone else 2) and all(found) for title, found in labels.items()), labels
+    summary = good.results["summary"]
+    assert not re.search(r"\b0\.\d+ \[0\.\d+, 0\.\d+\], at", " ".join(r["text"] for r in summary["reasons"]))
+
+
+def test_training_reward_is_drawn_raw_and_penalised_apart(good: Page) -> None:
+    title, svg = figures.training_charts(good.curves)[0]
+    assert title == "Reward of the rollouts"
+    assert re.findall(r"<title>(.*?)</title>", svg) == ["reward model", "with penalties", "with KL penalty"]
+    equal = [row | {"objective/scores": row["objective/scores_raw"]} for row in good.curves]
+    assert "with penalties" not in figures.training_charts(equal)[0][1]
+    old = [{name: value for name, value in row.items() if name != "objective/scores_raw"} for row in good.curves]
+    assert re.findall(r"<title>(.*?)</title>", figures.training_charts(old)[0][1]) == ["score", "with KL penalty"]
 
 
 def test_training_charts_follow_the_metrics_that_exist(good: Page) -> None:

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from podium.config import PodiumConfig
+from podium_components import PROGRAM
 from podium_pipelines.parameters import content_digest, data_digest_of
-from podium_pipelines.run import StageFailed, stage_of
+from podium_pipelines.run import StageFailed, _Tasks, stage_of
 from podium_pipelines.summary import Summary, duration, prompt_text, show
 
 
@@ -114,3 +115,18 @@ def test_the_summary_wraps_answers_but_no_path_on_a_terminal() -> None:
 
 def test_a_prompt_may_be_text() -> None:
     assert prompt_text(" Hello ") == "Hello"
+
+
+def test_a_stage_learns_what_its_run_is_called(tmp_path: Path) -> None:
+    """The report's header names it; a name that the orchestrator gives goes before the folder's."""
+    seen: list[dict[str, str]] = []
+
+    def start(image: str, command: object, env: dict[str, str], stopping: object) -> int:
+        seen.append(env)
+        return 0
+
+    tasks = _Tasks(tmp_path / "courteous", Console(file=io.StringIO()), start, 2)  # type: ignore[arg-type]
+    command = [*PROGRAM, "evaluate", "--executor-input", "{}"]
+    tasks.run("image", command, {"A": "b"})
+    tasks.run("image", command, {"RUN": "courteous-20261127-101500"})
+    assert [env["RUN"] for env in seen] == ["courteous", "courteous-20261127-101500"] and seen[0]["A"] == "b"

@@ -28,8 +28,9 @@ EDGES = {
         "policy": ("ppo", "policy"),
         "candidates": ("sample", "candidates"),
         "reward_model": ("reward", "reward_model"),
+        "data_report": ("prepare", "data_report"),
     },
-    "export": {"policy": ("ppo", "policy")},
+    "export": {"policy": ("ppo", "policy"), "samples": ("evaluate", "samples")},
 }
 # What changes where the config has a section sft.
 MODEL = {"model": ("sft", "model")}
@@ -47,6 +48,8 @@ TYPES = {
     "candidates": "system.Dataset",
     "reward_model": "system.Model",
     "policy": "system.Model",
+    "samples": "system.Dataset",
+    "data_report": "system.Artifact",
 }
 
 

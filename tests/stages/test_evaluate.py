@@ -142,6 +142,13 @@ def test_outputs_agree_with_each_other(moved: tuple[Result, dict[str, Any], str,
     assert result.metrics["kl"] == pytest.approx(np.mean([row["kl"] for row in rows]))
     assert found["reward"]["gain"]["units"] == len(TEXTS)
     assert found["length"]["tuned"]["value"] == pytest.approx(np.mean([row["tokens_tuned"] for row in rows]))
+    best = np.mean(
+        [max(row["reward_baseline"] for row in rows if row["id"] == name) for name in {r["id"] for r in rows}]
+    )
+    base = np.mean([row["reward_baseline"] for row in rows])
+    assert result.metrics["best_of_2_gain"] == pytest.approx(best - base)
+    assert result.metrics["best_of_2_kl"] == pytest.approx(np.log(2) - 0.5)
+    assert found["reward_unit"] == evaluate.NORMALIZED
     assert result.metrics["reward_accuracy"] == pytest.approx(2 / 3)
     assert result.metadata["report"]["headline"] == found["summary"]["headline"]
     assert found["sampling"] == {"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 5}
@@ -156,7 +163,7 @@ def test_a_failed_gate_is_reported_and_the_stage_still_completes(
     assert result.metrics["gates_passed"] == 0.0 and not found["gates_passed"]
     assert {gate["name"]: gate["passed"] for gate in found["gates"]} == {"max_kl": False, "max_length_ratio": True}
     assert found["summary"]["verdict"] == "red"
-    assert "Gate max_kl failed" in page
+    assert "Gate failed: KL per answer in nats" in page
 
 
 def test_the_same_inputs_give_the_same_bytes_and_a_manifest(

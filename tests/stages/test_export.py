@@ -15,11 +15,13 @@ import yaml
 
 from podium.config import PodiumConfig, load_config_data
 from podium.errors import UserError
+from podium.evaluation import report, results
 from podium.models import LoraSpec, load, save
 from podium.models.family import abstract_params
 from podium.stages import export
 from podium.stages.io import StageIO, write_manifest
 from podium.stages.runner import run_stage
+from support.evaluation_run import page
 from support.folders import write_folder, write_t5_folder
 from support.packages import demand
 
@@ -69,10 +71,28 @@ def test_writes_a_checked_folder_and_its_card(format: str, policy: Path, tmp_pat
     front, text = card_of(folder)
     assert front["base_model"] == "base-of-somebody"
     assert front["library_name"] == ("peft" if format == "adapter" else "transformers")
-    assert "| `objective/kl` | 1.234 |" in text or "| `objective/kl` | 1.235 |" in text
+    assert "| KL from the starting model, nats per answer | 1.23 |" in text
+    assert "exported without an evaluation" in text
     assert "kl_coef: 0.05" in text and "r=3, alpha=6" in text and "abab" in text
     assert str(tmp_path) not in text
     assert run_stage("export", config(format=format, verify="always"), io)[1], "a second run has nothing to do"
+
+
+def test_the_card_carries_the_verdict_of_the_evaluation(policy: Path, tmp_path: Path) -> None:
+    """Headline, every reason, gates and figures; and nobody reads raw names of metrics there."""
+    made = page(40, generations=2)
+    failed = {**made.results, "gates_passed": False}
+    results.write(tmp_path / "samples", failed, made.rows, report.markdown(failed))
+    io = StageIO.local(tmp_path / "out", policy=policy, samples=tmp_path / "samples")
+    result = export.run(config(verify="never"), io)
+    text = card_of(tmp_path / "out" / "model")[1]
+    assert failed["summary"]["headline"] in text and "failed the gates of its run" in text
+    assert all(f"- **{one['level']}** {one['text']}" in text for one in failed["summary"]["reasons"])
+    assert "| Mean reward |" in text and "| Most common opening |" in text and "objective/" not in text
+    assert result.metadata["model"]["gates_passed"] is False
+    (tmp_path / "samples" / "results.json").unlink()
+    with pytest.raises(UserError, match="name the samples that `podium evaluate` wrote"):
+        export.run(config(verify="never"), io)
 
 
 @pytest.mark.usefixtures("torch")
