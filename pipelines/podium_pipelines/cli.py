@@ -15,7 +15,16 @@ import typer
 
 from podium.errors import ExitCode, UserError
 from podium_pipelines import remote_cli
-from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, target_name
+from podium_pipelines.arguments import (
+    AllowFailedGates,
+    ConfigFile,
+    Overrides,
+    Target,
+    read_config,
+    require,
+    target_name,
+    with_gates,
+)
 
 
 class Runner(StrEnum):
@@ -41,9 +50,10 @@ def run(
     runner: Annotated[
         Runner, typer.Option(help="process: in this environment; docker: each stage in its container.")
     ] = Runner.process,
+    allow_failed_gates: AllowFailedGates = False,
 ) -> None:
-    """Run the whole pipeline on this machine."""
-    run_here(config, overrides or (), out or default_out(config), runner)
+    """Run the whole pipeline on this machine; exit with 3 where it misses a threshold of evaluation.gates."""
+    run_here(config, with_gates(overrides, allow_failed_gates), out or default_out(config), runner)
 
 
 def run_here(
@@ -52,8 +62,8 @@ def run_here(
     """Run a config's pipeline and show its results; `program` stands in for the stages in tests.
 
     Raises:
-        typer.Exit: A stage failed (2 where it refused what the user gave, 75 where it was stopped, else 1), or a signal
-            came (128 + its number).
+        typer.Exit: A stage failed (2 where it refused what the user gave, 3 where the run missed a threshold of its
+            gates, 75 where it was stopped, else 1), or a signal came (128 + its number).
     """
     from rich.console import Console
 
@@ -65,12 +75,15 @@ def run_here(
     console.file.flush()
     local_run = require("podium_pipelines.run")
     summary = require("podium_pipelines.summary")
-    begin = time.monotonic()
+    begin, failed = time.monotonic(), False
     try:
         with termination_raises():
             local_run.run_pipeline(settings, out, console, runner=runner.value, program=program)
     except local_run.StageFailed as failure:
-        raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)) from failure
+        failed = (failure.stage, failure.status) == ("gates", ExitCode.GATES_FAILED)
+        if not failed:
+            code = _explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)
+            raise typer.Exit(code) from failure
     except local_run.StageInterrupted as stop:
         typer.echo(f"Stopped. The same command goes on from {stop.goes_on}.", err=True)
         raise typer.Exit(128 + stop.number) from stop
@@ -78,7 +91,9 @@ def run_here(
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
         typer.echo("\nStopped. The same command goes on from here.", err=True)
         raise typer.Exit(128 + number) from interrupt
-    summary.show(summary.read_summary(out.absolute()), console, seconds=time.monotonic() - begin)
+    summary.show(summary.read_summary(out.absolute()), console, seconds=time.monotonic() - begin, failed=failed)
+    if failed:
+        raise typer.Exit(ExitCode.GATES_FAILED)
 
 
 def compile_(

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, stage, weights
-from podium.errors import ExitCode, Stopped, UserError
+from podium.errors import ExitCode, GatesFailed, Stopped, UserError
 from podium.version import __version__
 
 EPILOG = "Start with:  podium validate rlhf.yaml  then  podium run rlhf.yaml"
@@ -60,6 +60,8 @@ def main() -> NoReturn:
         build_app()(prog_name="podium")
     except UserError as error:
         _fail(error)
+    except GatesFailed as failure:
+        _leave("gates failed", failure, ExitCode.GATES_FAILED)
     except Stopped as stop:
         sys.stdout.flush()
         print(f"podium {stop}", file=sys.stderr)
@@ -78,7 +80,11 @@ def main() -> NoReturn:
 
 def _fail(error: UserError) -> NoReturn:
     """Print each line of a user's mistake as an error and leave with 2."""
+    _leave("error", error, ExitCode.USER)
+
+
+def _leave(kind: str, error: Exception, code: ExitCode) -> NoReturn:
     sys.stdout.flush()
     for line in str(error).splitlines():
-        print(f"podium: error: {line}", file=sys.stderr)
-    sys.exit(2)
+        print(f"podium: {kind}: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -11,10 +11,16 @@ from podium_pipelines import cli
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
-def main(config: Path, out: Path, overrides: cli.Overrides = None, runner: cli.Runner = cli.Runner.process) -> None:
+def main(
+    config: Path,
+    out: Path,
+    overrides: cli.Overrides = None,
+    runner: cli.Runner = cli.Runner.process,
+    allow_failed_gates: cli.AllowFailedGates = False,
+) -> None:
     """Run a pipeline whose stages do nothing."""
     try:
-        cli.run_here(config, overrides or (), out, runner, program=STAND_IN)
+        cli.run_here(config, cli.with_gates(overrides, allow_failed_gates), out, runner, program=STAND_IN)
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
