@@ -26,6 +26,13 @@ class UserError(Exception):
     """
 
 
+class GatesFailed(Exception):
+    """Say, one gate a line, which thresholds of evaluation.gates a run missed.
+
+    Everything was computed and written: the command line prints the lines and exits with code 3.
+    """
+
+
 class Stopped(Exception):
     """A signal ended a stage between two steps, and the last of them is saved: the same command goes on from there.
 

@@ -19,7 +19,8 @@ def prepare(
     data_report: Output[Artifact],
     metrics: Output[Metrics],
     config: dict,
-    data_digest: str = "",
+    data_version: str = "",
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Read, check and split files of preferences, prompts and demonstrations.
 
@@ -30,7 +31,8 @@ def prepare(
         data_report: Folder with report.html and report.json, every refused row with its reason.
         metrics: Counts of kept and refused rows.
         config: This stage's part of the resolved Podium config.
-        data_digest: Digest of the data files; a change makes KFP read them again instead of using its cache.
+        data_version: Version of the data files; another one makes KFP read them again instead of using its cache.
+        model_version: The same of the configured model, whose tokenizer is read.
     """
     return stage_container("prepare")
 
@@ -41,6 +43,7 @@ def sft(
     model: Output[Model],
     metrics: Output[Metrics],
     config: dict,
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Fine-tune the model on demonstrations.
 
@@ -49,6 +52,7 @@ def sft(
         model: The fine-tuned model, all weights, with metrics.jsonl and report.json.
         metrics: Held-out perplexity with its interval, and that of the model before.
         config: This stage's part of the resolved Podium config.
+        model_version: Version of the configured model; another one makes KFP run the task again.
     """
     return stage_container("sft")
 
@@ -60,6 +64,8 @@ def reward(
     metrics: Output[Metrics],
     config: dict,
     model: Input[Model] = None,
+    model_version: str = "",
+    reward_model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Train a reward model on preferences.
 
@@ -69,6 +75,8 @@ def reward(
         metrics: Held-out accuracy with its interval, the longer-wins baseline, calibration.
         config: This stage's part of the resolved Podium config.
         model: What `sft` wrote; without it, the model that the config names.
+        model_version: Version of the configured model; another one makes KFP run the task again.
+        reward_model_version: The same of reward.model.
     """
     return stage_container("reward")
 
@@ -80,6 +88,7 @@ def sample(
     metrics: Output[Metrics],
     config: dict,
     model: Input[Model] = None,
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Answer prompts with the starting policy: the baseline that evaluation compares with.
 
@@ -89,6 +98,7 @@ def sample(
         metrics: Number, length and ending of the responses.
         config: This stage's part of the resolved Podium config.
         model: What `sft` wrote; without it, the model that the config names.
+        model_version: Version of the configured model; another one makes KFP run the task again.
     """
     return stage_container("sample")
 
@@ -102,6 +112,7 @@ def ppo(
     metrics: Output[Metrics],
     config: dict,
     model: Input[Model] = None,
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Tune the policy against the reward model with PPO.
 
@@ -113,6 +124,7 @@ def ppo(
         metrics: The last step's rewards, KL and losses.
         config: This stage's part of the resolved Podium config.
         model: What `sft` wrote; without it, the model that the config names.
+        model_version: Version of the configured model; another one makes KFP run the task again.
     """
     return stage_container("ppo")
 
@@ -128,6 +140,7 @@ def evaluate(
     config: dict,
     model: Input[Model] = None,
     data_report: Input[Artifact] = None,
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Compare the tuned policy with the baseline answers on held-out prompts.
 
@@ -141,6 +154,7 @@ def evaluate(
         config: This stage's part of the resolved Podium config.
         model: What `sft` wrote; without it, the model that the config names.
         data_report: What `prepare` found in the data; the report has a section on it.
+        model_version: Version of the configured model; another one makes KFP run the task again.
     """
     return stage_container("evaluate")
 
@@ -152,6 +166,7 @@ def export(
     config: dict,
     base: Input[Model] = None,
     samples: Input[Dataset] = None,
+    model_version: str = "",
 ) -> dsl.ContainerSpec:
     """Write the tuned policy as a Hugging Face folder.
 
@@ -161,5 +176,24 @@ def export(
         config: This stage's part of the resolved Podium config.
         base: What `sft` wrote, where the policy is an adapter on it.
         samples: What `evaluate` found; the model card carries its verdict.
+        model_version: Version of the configured model; another one makes KFP run the task again.
     """
     return stage_container("export")
+
+
+@dsl.container_component
+def gates(
+    samples: Input[Dataset],
+    metrics: Output[Metrics],
+    config: dict,
+    report: Input[HTML] = None,
+) -> dsl.ContainerSpec:
+    """Fail the run where it missed the thresholds of its config.
+
+    Args:
+        samples: What `evaluate` wrote, with the outcome of each gate.
+        metrics: Which gates passed.
+        config: This stage's part of the resolved Podium config.
+        report: What `evaluate` wrote; it is kept beside the verdict under STORAGE/runs/RUN, where those are given.
+    """
+    return stage_container("gates")

@@ -23,6 +23,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as ppo.max_steps=20."),
 ]
+AllowFailedGates = Annotated[
+    bool,
+    typer.Option("--allow-failed-gates", help="Let failed gates fail nothing, this once; they are shown all the same."),
+]
 
 
 class Target(StrEnum):
@@ -44,6 +48,11 @@ def read_config(config: Path, overrides: Sequence[str], *, here: bool = False) -
     for notice in notices:
         typer.echo(f"Note: {notice}", err=True)
     return settings
+
+
+def with_gates(overrides: Sequence[str] | None, allow_failed: bool) -> list[str]:
+    """Return the overrides of a command, with what --allow-failed-gates stands for."""
+    return [*(overrides or ()), *(["evaluation.gates.on_failure=warn"] if allow_failed else [])]
 
 
 def target_name(settings: "PodiumConfig", target: Target | None) -> str:

@@ -17,7 +17,17 @@ import typer
 
 from podium.errors import ExitCode, UserError, file_error, path_argument
 from podium_pipelines import remote_cli
-from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, require_stages, target_name
+from podium_pipelines.arguments import (
+    AllowFailedGates,
+    ConfigFile,
+    Overrides,
+    Target,
+    read_config,
+    require,
+    require_stages,
+    target_name,
+    with_gates,
+)
 
 
 class Runner(StrEnum):
@@ -51,15 +61,17 @@ def run(
     redo: Annotated[
         bool, typer.Option("--redo", help="Replace results that changes make outdated; no DIR.N is kept.")
     ] = False,
+    allow_failed_gates: AllowFailedGates = False,
 ) -> None:
     """Run the whole pipeline on this machine, or go on where an earlier run in the same folder ended.
 
     Stages whose results are complete are skipped. Where a value, a data file or a model changed since, it is said
     which stages are made again and why, and the earlier run stays whole in DIR.1, DIR.2, ...
 
+    Exits with 3 where the run misses a threshold of evaluation.gates; report and model are complete then too.
     Ctrl-C lets the running step end and saves; a second one ends at once. The same command goes on from there.
     """
-    run_here(config, overrides or (), out or default_out(config), runner, redo=redo)
+    run_here(config, with_gates(overrides, allow_failed_gates), out or default_out(config), runner, redo=redo)
 
 
 def run_here(
@@ -74,8 +86,8 @@ def run_here(
     """Run a config's pipeline and show its results; `program` stands in for the stages in tests.
 
     Raises:
-        typer.Exit: A stage failed (2 where it refused what the user gave, 75 where it was stopped, else 1), or a signal
-            came (128 + its number).
+        typer.Exit: A stage failed (2 where it refused what the user gave, 3 where the run missed a threshold of its
+            gates, 75 where it was stopped, else 1), or a signal came (128 + its number).
     """
     from rich.console import Console
 
@@ -89,12 +101,15 @@ def run_here(
     console.file.flush()
     local_run = require("podium_pipelines.run")
     summary = require("podium_pipelines.summary")
-    begin = time.monotonic()
+    begin, failed = time.monotonic(), False
     try:
         with termination_raises():
             local_run.run_pipeline(settings, out, console, runner=runner.value, redo=redo, program=program)
     except local_run.StageFailed as failure:
-        raise typer.Exit(_explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)) from failure
+        failed = (failure.stage, failure.status) == ("gates", ExitCode.GATES_FAILED)
+        if not failed:
+            code = _explain(failure.stage, failure.status, failure.signal_name, failure.goes_on)
+            raise typer.Exit(code) from failure
     except local_run.StageInterrupted as stop:
         typer.echo(f"Stopped. The same command goes on from {stop.goes_on}.", err=True)
         raise typer.Exit(128 + stop.number) from stop
@@ -102,7 +117,9 @@ def run_here(
         number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
         typer.echo("\nStopped. The same command goes on from here.", err=True)
         raise typer.Exit(128 + number) from interrupt
-    summary.show(summary.read_summary(out.absolute()), console, seconds=time.monotonic() - begin)
+    summary.show(summary.read_summary(out.absolute()), console, seconds=time.monotonic() - begin, failed=failed)
+    if failed:
+        raise typer.Exit(ExitCode.GATES_FAILED)
 
 
 def compile_(

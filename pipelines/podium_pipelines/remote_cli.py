@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.errors import path_argument
-from podium_pipelines.arguments import ConfigFile, Overrides, Target, read_config, require, target_name
+from podium_pipelines.arguments import (
+    AllowFailedGates,
+    ConfigFile,
+    Overrides,
+    Target,
+    read_config,
+    require,
+    target_name,
+    with_gates,
+)
 
 if TYPE_CHECKING:
     from podium_pipelines.remote import Remote
@@ -35,14 +44,16 @@ def submit(
     overrides: Overrides = None,
     target: Annotated[Target | None, typer.Option(help="Where it is to run. [default: platform.target]")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,
+    allow_failed_gates: AllowFailedGates = False,
 ) -> None:
     """Start the pipeline on Kubeflow or Vertex AI."""
-    settings = read_config(config, overrides or ())
+    settings = read_config(config, with_gates(overrides, allow_failed_gates))
     goal = target_name(settings, target)
     compiler = require("podium_pipelines.compiler")
     remotes = require("podium_pipelines.remote")
     remotes.refuse_local(compiler.local_paths(settings), goal)
-    text = compiler.compile_text(settings, goal)
+    known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
+    text = compiler.compile_text(settings, goal, known)
     remote: Remote = remotes.connect(settings, goal)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "pipeline.yaml")

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from kfp import dsl
@@ -10,19 +11,20 @@ from kfp.dsl.base_component import BaseComponent
 import podium_components as components
 from podium.config import PodiumConfig, stages_of
 from podium.errors import UserError
-from podium_pipelines.parameters import data_digest_of, stage_parameter
+from podium_pipelines.parameters import stage_parameter
 from podium_pipelines.resources import apply_resources
+from podium_pipelines.versions import Versions, parameters_of
 
 Target = Literal["local", "kubeflow", "vertex"]
 
 NAME = "rlhf"
 
 
-def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
+def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions) -> BaseComponent:
     """Build the pipeline of one config for one target.
 
-    Its parameters are one dict per stage, with the resolved config as default: a run's page shows every knob and a
-    new run can change it.
+    Its parameters are one dict per stage, with the resolved config as default, and the versions of what is read beside
+    artifacts: a run's page shows every knob and a new run can change it.
 
     Raises:
         UserError: The config describes no run of the whole pipeline, or asks for what the target cannot give.
@@ -31,13 +33,15 @@ def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
         raise UserError(
             "data.preferences: no file named; a run trains a reward model on them (podium sft works without)"
         )
-    # A local run has no cache of KFP's: `prepare` looks at the files itself.
-    digest = "" if target == "local" else data_digest_of(config)
-    parameters: dict[str, dict[str, Any] | str] = {stage: stage_parameter(config, stage) for stage in stages_of(config)}
-    parameters["data_digest"] = digest
+    stages = stages_of(config)
+    read = {stage: parameters_of(config, stage) for stage in stages}
+    parameters: dict[str, dict[str, Any] | str] = {stage: stage_parameter(config, stage) for stage in stages}
+    parameters |= {name: versions.parameters[name] or "" for stage in stages for name in read[stage]}
 
     def pipeline(*channels: Any) -> None:
-        _finish(config, target, _tasks(**dict(zip(parameters, channels, strict=True))))
+        given = dict(zip(parameters, channels, strict=True))
+        arguments = {stage: {"config": given[stage], **{name: given[name] for name in read[stage]}} for stage in stages}
+        _finish(config, target, versions, _tasks(arguments))
 
     # KFP reads a pipeline's parameters off its signature; which stages there are depends on the config.
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # where inspect looks first
@@ -53,41 +57,45 @@ def rlhf_pipeline(config: PodiumConfig, target: Target) -> BaseComponent:
     )(pipeline)
 
 
-def _tasks(
-    *, prepare: Any, reward: Any, sample: Any, ppo: Any, evaluate: Any, export: Any, data_digest: Any, sft: Any = None
-) -> dict[str, dsl.PipelineTask]:
+def _tasks(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dsl.PipelineTask]:
     """Make the tasks from the channels of their parameters, by stage, in the order in which a laptop runs them."""
-    prepared = components.prepare(config=prepare, data_digest=data_digest)
+    prepared = components.prepare(**given["prepare"])
     tasks = {"prepare": prepared}
     # KFP takes no None for an optional artifact: it is left out.
     model, base = {}, {}
-    if sft is not None:
-        tasks["sft"] = components.sft(config=sft, demonstrations=prepared.outputs["demonstrations"])
+    if "sft" in given:
+        tasks["sft"] = components.sft(demonstrations=prepared.outputs["demonstrations"], **given["sft"])
         model, base = ({name: tasks["sft"].outputs["model"]} for name in ("model", "base"))
     prompts = prepared.outputs["prompts"]
-    tasks["reward"] = components.reward(config=reward, preferences=prepared.outputs["preferences"], **model)
-    tasks["sample"] = components.sample(config=sample, prompts=prompts, **model)
+    tasks["reward"] = components.reward(preferences=prepared.outputs["preferences"], **model, **given["reward"])
+    tasks["sample"] = components.sample(prompts=prompts, **model, **given["sample"])
     reward_model = tasks["reward"].outputs["reward_model"]
-    tasks["ppo"] = components.ppo(config=ppo, prompts=prompts, reward_model=reward_model, **model)
+    tasks["ppo"] = components.ppo(prompts=prompts, reward_model=reward_model, **model, **given["ppo"])
     policy = tasks["ppo"].outputs["policy"]
     tasks["evaluate"] = components.evaluate(
-        config=evaluate,
         policy=policy,
         candidates=tasks["sample"].outputs["candidates"],
         reward_model=reward_model,
         data_report=prepared.outputs["data_report"],
         **model,
+        **given["evaluate"],
     )
-    samples = tasks["evaluate"].outputs["samples"]
-    tasks["export"] = components.export(config=export, policy=policy, samples=samples, **base)
+    samples, report = (tasks["evaluate"].outputs[name] for name in ("samples", "report"))
+    tasks["export"] = components.export(policy=policy, samples=samples, **base, **given["export"])
+    # Last, so that a run whose gates failed has its model.
+    tasks["gates"] = components.gates(samples=samples, report=report, **given["gates"]).after(tasks["export"])
     return tasks
 
 
-def _finish(config: PodiumConfig, target: Target, tasks: dict[str, dsl.PipelineTask]) -> None:
+def _finish(config: PodiumConfig, target: Target, versions: Versions, tasks: Mapping[str, dsl.PipelineTask]) -> None:
+    """Set what a task has beside its inputs: image, caching, resources."""
     resources = {str(stage): wanted for stage, wanted in config.platform.resources.items()}
     for stage, task in tasks.items():
         if config.platform.image is not None:
             task.set_container_image(config.platform.image)
+        # The gates leave the verdict with each run. What is not known to be the same is read again.
+        if stage == "gates" or any(versions.parameters[name] is None for name in parameters_of(config, stage)):
+            task.set_caching_options(False)
         wanted = resources.get(stage)
         if wanted is not None and target != "local":
             apply_resources(task, stage, wanted, target)

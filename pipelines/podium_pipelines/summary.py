@@ -1,10 +1,9 @@
-"""What a finished local run shows: where the results are, the headline numbers, answers before and after."""
+"""What a finished local run shows: the verdict and its reasons, answers before and after, where the results are."""
 
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,54 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-SHOWN = 3
+# What stands out on a terminal; green reasons are in the report.
+_STYLES = {"red": "bold red", "amber": "yellow", "green": "green"}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The results of a run that a reader wants first."""
+    """The results of a run that a reader wants first.
+
+    results: what evaluate found, as results.json holds it.
+    """
 
     report: Path
     model: Path
-    metrics: dict[str, float]
-    samples: list[dict[str, Any]]
+    results: Mapping[str, Any]
 
 
 def read_summary(out: Path) -> Summary:
     """Read a finished run's results from what its stages reported to KFP."""
     evaluate, export = _artifacts(out, "evaluate"), _artifacts(out, "export")
-    lines = Path(evaluate["samples"]["uri"], "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    results = Path(evaluate["samples"]["uri"], "results.json").read_text(encoding="utf-8")
     return Summary(
         report=_openable(Path(evaluate["report"]["uri"]), out),
         model=Path(export["model"]["uri"]),
-        metrics={name: value for name, value in evaluate["metrics"]["metadata"].items() if _is_number(value)},
-        samples=[json.loads(line) for line in islice(lines, SHOWN)],
+        results=json.loads(results),
     )
 
 
-def show(summary: Summary, console: Console, *, seconds: float) -> None:
-    """Print a summary: tables on a terminal, plain lines elsewhere; `seconds` is how long the run took."""
+def show(summary: Summary, console: Console, *, seconds: float, failed: bool) -> None:
+    """Print a summary: a table of the answers on a terminal, plain lines elsewhere.
+
+    seconds: how long the run took. failed: whether its gates fail the run.
+    """
+    found = summary.results["summary"]
     _line(console, "")
-    _show_metrics(summary.metrics, console)
     show_sample = _show_sample_table if console.is_terminal else _show_sample_lines
-    for sample in summary.samples:
+    for sample in found["examples"]:
         show_sample(sample, console)
+    _reason(console, found["verdict"], found["headline"])
+    for reason in found["reasons"]:
+        if reason["level"] != "green":
+            _reason(console, reason["level"], reason["text"])
+    _line(console, "")
     _line(console, f"Report  {summary.report}")
     _line(console, f"Model   {summary.model}")
+    if failed:
+        _line(console, "Gates   failed, and so does the run (exit code 3); --allow-failed-gates lets it end with 0")
+    elif not summary.results["gates_passed"]:
+        _line(console, "Gates   failed, which fails no run under evaluation.gates.on_failure: warn")
     _line(console, f"Done in {duration(seconds)}")
 
 
@@ -70,15 +83,9 @@ def _openable(report: Path, out: Path) -> Path:
     return Path(shutil.copyfile(report, out / "report.html"))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _show_metrics(metrics: Mapping[str, float], console: Console) -> None:
-    width = max(map(len, metrics), default=0)
-    for name, value in metrics.items():
-        _line(console, f"{name:<{width}}  {value:.4g}")
-    _line(console, "")
+def _reason(console: Console, level: str, text: str) -> None:
+    console.print(f"{level:<6}", style=_STYLES[level], end="  ", markup=False, highlight=False)
+    _line(console, text)
 
 
 def _show_sample_table(sample: Mapping[str, Any], console: Console) -> None:
@@ -99,15 +106,10 @@ def _show_sample_lines(sample: Mapping[str, Any], console: Console) -> None:
 
 def _sample_rows(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
-        ("Prompt", prompt_text(sample["prompt"])),
+        ("Prompt", sample["prompt"].strip()),
         ("Before", f"{sample['baseline'].strip()}  (reward {sample['reward_baseline']:.2f})"),
         ("After", f"{sample['tuned'].strip()}  (reward {sample['reward_tuned']:.2f})"),
     ]
-
-
-def prompt_text(prompt: str | list[Mapping[str, str]]) -> str:
-    """Return the last message of a prompt: what is answered."""
-    return prompt.strip() if isinstance(prompt, str) else prompt[-1]["content"].strip()
 
 
 def _line(console: Console, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, doctor, stage, weights
-from podium.errors import ExitCode, Stopped, UserError, explained
+from podium.errors import ExitCode, GatesFailed, Stopped, UserError, explained
 from podium.version import __version__
 
 EPILOG = "Start with:  podium init rlhf.yaml  then  podium validate rlhf.yaml  and  podium run rlhf.yaml"
@@ -67,6 +67,8 @@ def main() -> NoReturn:
     try:
         _refuse_dotted_options(sys.argv[1:])
         build_app()(prog_name="podium")
+    except GatesFailed as failure:
+        _leave("gates failed", failure, ExitCode.GATES_FAILED)
     except Stopped as stop:
         sys.stdout.flush()
         print(f"podium {stop}", file=sys.stderr)
@@ -90,7 +92,11 @@ def _refuse_dotted_options(words: list[str]) -> None:
 
 def _fail(error: UserError) -> NoReturn:
     """Print each line of a user's mistake as an error and leave with 2."""
+    _leave("error", error, ExitCode.USER)
+
+
+def _leave(kind: str, error: Exception, code: ExitCode) -> NoReturn:
     sys.stdout.flush()
     for line in str(error).splitlines():
-        print(f"podium: error: {line}", file=sys.stderr)
-    sys.exit(ExitCode.USER)
+        print(f"podium: {kind}: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -52,6 +52,10 @@ STAGES = {
         "Write the tuned policy as a Hugging Face folder.",
         "--input policy=out/policy --output model=out/model",
     ),
+    "gates": (
+        "Say whether a run met the thresholds of evaluation.gates; exit with 3 where it did not.",
+        "--input samples=out/samples",
+    ),
 }
 
 # The optional input that takes what sft wrote.

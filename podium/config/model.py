@@ -18,6 +18,9 @@ ALL_PROJECTIONS: tuple[Projection, ...] = (
     "up_proj",
     "down_proj",
 )
+# What a model folder is read from. Never a pickle.
+TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
 
 class ModelConfig(Section):

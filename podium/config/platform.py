@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from podium.config.base import AxisSize, Positive, Section, fail
 from podium.config.places import Image, Service, Store
 
-STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
-Stage = Literal["prepare", "sft", "reward", "sample", "ppo", "evaluate", "export"]
+STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates")
+Stage = Literal["prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates"]
 
 
 def _as_text(value: Any) -> Any:

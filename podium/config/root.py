@@ -20,6 +20,7 @@ _SECTIONS = {
     "ppo": ("model", "data", "ppo"),
     "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
     "export": ("model", "export"),
+    "gates": ("model", "evaluation"),
 }
 # Single values of other sections: a whole section here would make a stage run again for what it does not read.
 _VALUES = {"reward": {"ppo": ("max_new_tokens",)}}
@@ -73,6 +74,12 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
         part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
     if stage in _USES_DEVICES:
         part["platform"] = {"mesh": dump["platform"]["mesh"]}
+    if "evaluation" in part:
+        # What follows from a failed gate is no part of what is measured: to change it repeats no evaluation.
+        gates = part["evaluation"]["gates"]
+        what_follows = {"on_failure": gates.pop("on_failure")}
+        if stage == "gates":
+            part["evaluation"] = {"gates": what_follows}
     return part
 
 

@@ -118,6 +118,11 @@ class GatesConfig(Section):
     max_length_ratio: PositiveFloat | None = Field(
         None, description="Most mean response length of the tuned policy over that of the baseline."
     )
+    on_failure: Literal["fail", "warn"] = Field(
+        "fail",
+        description="fail ends a run whose gates failed with exit code 3, after report and model are written; warn "
+        "only says so.",
+    )
 
 
 class EvaluationConfig(Section):

@@ -69,7 +69,7 @@ def summarise(results: Mapping[str, Any], gates: list[dict[str, Any]]) -> dict[s
     collapse is red.
     """
     found = signs.signs(results["collapse"])
-    reasons = [_gate_reason(gate) for gate in gates] + _collapse_reasons(found) + _reward_reasons(results)
+    reasons = [gate_reason(gate) for gate in gates] + _collapse_reasons(found) + _reward_reasons(results)
     reasons += _best_of_reasons(results) + _length_reasons(results) + _text_reasons(results) + _trust_reasons(results)
     order: list[Level] = ["red", "amber", "green"]
     reasons.sort(key=lambda reason: order.index(reason.level))
@@ -118,7 +118,8 @@ def _side(found: Mapping[str, Any], middle: float) -> Level:
     return "green" if found["low"] > middle else "red" if found["high"] < middle else "amber"
 
 
-def _gate_reason(gate: Mapping[str, Any]) -> Reason:
+def gate_reason(gate: Mapping[str, Any]) -> Reason:
+    """Say of one row of `check_gates` what was asked, what was found, and whether that is enough."""
     rule = _GATES[gate["name"]]
     limit = f"{'at least' if rule.least else 'at most'} {rule.write(gate['threshold'])} asked"
     if gate["value"] is None:

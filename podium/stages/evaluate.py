@@ -5,7 +5,7 @@ same random numbers, so that what differs is the policy. A full policy's referen
 adapter's is the model it stands on. The candidates must be the reference's.
 
 Gates: the stage completes whether they pass or not, so that a failed run still has its report. `gates_passed` is 1 or 0
-in the metrics; who runs the stage decides what a 0 means.
+in the metrics; the stage `gates` decides what a 0 means.
 
 Metrics: num_prompts; reward_baseline, reward_tuned, reward_gain with _low and _high; win_rate with _low and _high;
 win_rate_equal_length, reward_gain_equal_length; best_of_2_gain with _low and _high, best_of_2_kl (a bound), where the
@@ -36,6 +36,7 @@ from podium.stages.base import base_folder, base_model, load
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
 from podium.stages.provenance import run_of
+from podium.stages.run_record import leave_with_run
 from podium.stages.sample import answer, responses_of
 from podium.training.metrics import METRICS_FILE, read_metrics
 from podium.training.progress import Progress
@@ -63,7 +64,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     held_out = _read_json(io.input("reward_model") / REPORT_FILE)
     measured |= {"reward_unit": NORMALIZED if (judge.gain, judge.bias) != (1.0, 0.0) else OWN_SCALE}
     measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
-    gates = config.evaluation.gates.model_dump()
+    gates = config.evaluation.gates.model_dump(exclude={"on_failure"})
     found = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
     _write(config, io, found, rows, data)
     metrics = comparison.flatten(found) | {"gates_passed": float(found["gates_passed"])}
@@ -229,6 +230,7 @@ def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[
     )
     io.output("report").write_text(report.html(page), encoding="utf-8")
     results.write(io.output("samples"), found, rows, report.markdown(found))
+    leave_with_run("evaluate", io.output("samples"), io.output("report"))
 
 
 def _policies(candidates: Sequence[Candidates], policy: Model) -> dict[str, Any]:

@@ -33,7 +33,8 @@ METRICS_FILE = "metrics.json"
 class StageSpec:
     """Names of a stage's artifacts; `files` are outputs that are one file each, the rest are folders.
 
-    `optional` are inputs that may be left out: `model` and `base` are what sft wrote, in place of config.model.
+    `optional` are inputs that may be left out: `model` and `base` are what sft wrote, in place of config.model;
+    `samples` and `report` are what evaluate wrote.
     """
 
     inputs: tuple[str, ...]
@@ -56,6 +57,7 @@ SPECS: dict[str, StageSpec] = {
     ),
     # Its output is called model.
     "export": StageSpec(("policy",), ("model",), optional=("base", "samples")),
+    "gates": StageSpec(("samples",), ("metrics",), optional=("report",)),
 }
 
 

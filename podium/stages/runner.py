@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, deciding, paths, stage_config
+from podium.config import MODEL_FILES, TOKENIZER_FILES, PodiumConfig, deciding, paths, stage_config
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
 from podium.stages.found import Output, look
@@ -200,15 +200,16 @@ def _reads(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
 
 
 def outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
-    """Return digests of what a stage reads beside its inputs: data files, models on this machine."""
+    """Return digests of what a stage reads beside its inputs: data files, models by path or URI."""
     found = {}
+    # The tokenizer is all that reading data takes of a model.
+    weights = stage != "prepare"
     for name, place in _models(stage, config, io).items():
-        if Path(place).is_dir():
-            # The tokenizer is all that reading data takes of a model.
-            found[name] = model_digest(Path(place), weights=stage != "prepare")
-        elif remote.is_remote(place):
+        if remote.is_remote(place):
             # Under another name: the place of a model in a store stays in the key, adapters are loaded from there.
-            found[f"files of {name}"] = value_digest(remote.states(place))
+            found[f"files of {name}"] = remote.version_of(place, MODEL_FILES if weights else TOKENIZER_FILES)
+        elif Path(place).is_dir():
+            found[name] = model_digest(Path(place), weights=weights)
     if stage == "prepare":
         found |= {source.path: _source_digest(source.path) for source in config.data.files}
     return found

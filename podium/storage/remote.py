@@ -5,12 +5,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from podium.config import paths
 from podium.errors import UserError, expanded, install, why_full
+from podium.storage.digests import value_digest
 
 _FILE = "file://"
 _PIECE = 1 << 20
@@ -19,6 +21,12 @@ IN_MEMORY = "memory"
 # In the order of how surely they are of the contents alone.
 _CHECKSUMS = ("crc32c", "md5Hash", "ETag", "etag")
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
+# What tells one writing of a file from another where the store keeps no checksum.
+_WRITINGS = ("generation", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+class Unreachable(UserError):
+    """A place that cannot be looked at from this machine, though it may be there for another."""
 
 
 def is_remote(place: str | os.PathLike[str]) -> bool:
@@ -207,18 +215,39 @@ def _checksum(info: Mapping[str, Any]) -> str:
     return "" if name is None else f"{name} {info[name]}"
 
 
-def version_of(uri: str) -> str:
-    """Return what changes when the file at a URI does, without reading it.
+def version_of(uri: str, patterns: Sequence[str] = ("*",)) -> str:
+    """Return what changes when a file, the files of a folder or those that a pattern with * stands for do.
+
+    `patterns` are the names that count in a folder. Nothing is read where the store tells checksum, generation or time
+    of its files; elsewhere their contents are.
 
     Raises:
-        UserError: There is nothing at the URI, or it cannot be read.
+        UserError: There is nothing at the URI; `Unreachable` where that cannot be known from here.
     """
     system, path = _open(uri)
     try:
-        files = system.glob(paths.glob_pattern(path)) if paths.is_pattern(path) else [path]
-        return ",".join(str(system.ukey(file)) for file in files)
+        # Another look than an earlier one of this process.
+        system.invalidate_cache()
+        if paths.is_pattern(path):
+            found = system.glob(paths.glob_pattern(path), detail=True)
+        else:
+            found = system.find(path, detail=True)
+        states = [
+            [name, info.get("size"), _mark(system, name, info)]
+            for name, info in sorted(found.items())
+            if info.get("type") != "directory" and any(fnmatch(name.rpartition("/")[2], one) for one in patterns)
+        ]
+        if not states:
+            raise FileNotFoundError(path)
+        return value_digest(states)
     except Exception as error:
         raise _failed("file", path.rpartition("/")[2], uri, error) from error
+
+
+def _mark(system: Any, path: str, info: Mapping[str, Any]) -> str:
+    """Return what a store says of the content of a file, else of when it was written, else the content's SHA-256."""
+    known = [_checksum(info), *(str(info[name]) for name in _WRITINGS if info.get(name) is not None)]
+    return next(filter(None, known), "") or hashlib.sha256(system.cat_file(path)).hexdigest()
 
 
 def _open(uri: str) -> tuple[Any, str]:
@@ -232,7 +261,7 @@ def _open(uri: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
         package = _EXTRAS.get(scheme, scheme)
-        raise UserError(f"{uri}: needs {package}; write: {install('cloud')}") from error
+        raise Unreachable(f"{uri}: needs {package}; write: {install('cloud')}") from error
     except ValueError as error:
         raise UserError(f"{uri}: {scheme}:// is not known; write a path, gs://... or s3://...") from error
     return system, path.rstrip("/")
@@ -245,6 +274,6 @@ def _failed(kind: str, name: str, uri: str, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{kind} {name}: there is nothing at {uri}; check the name")
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UserError(
+    return Unreachable(
         f"{kind} {name}: {uri} cannot be reached ({type(error).__name__}: {reason}); check name and access"
     )

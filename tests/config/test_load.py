@@ -315,11 +315,15 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
         "ppo": {"data", "ppo", "platform"},
         "evaluate": {"data", "sample", "ppo", "evaluation", "platform"},
         "export": {"export"},
+        "gates": {"evaluation"},
     }
     assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
     assert parts["ppo"]["platform"] == {"mesh": {"data": 1, "fsdp": -1, "tensor": 2}}
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
     assert "preferences" not in parts["ppo"]["data"]
+    # A run that is started again with other consequences of failed gates repeats no evaluation.
+    assert "on_failure" not in parts["evaluate"]["evaluation"]["gates"]
+    assert parts["gates"]["evaluation"] == {"gates": {"on_failure": "fail"}}
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:

@@ -17,10 +17,11 @@ def main(
     overrides: cli.Overrides = None,
     runner: cli.Runner = cli.Runner.process,
     redo: bool = False,
+    allow_failed_gates: cli.AllowFailedGates = False,
 ) -> None:
     """Run a pipeline whose stages do nothing."""
     try:
-        cli.run_here(config, overrides or (), out, runner, redo=redo, program=STAND_IN)
+        cli.run_here(config, cli.with_gates(overrides, allow_failed_gates), out, runner, redo=redo, program=STAND_IN)
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -6,7 +6,8 @@ again, in a second instead of a minute. What it does is read from STAND_IN_* var
 LOG: file that gets one line per event. STEPS: how many steps a stage takes. SLEEP: seconds per step.
 FAIL: STAGE:STATUS, the stage that ends with this status, after saying why. ONLY: the stage that takes STEPS steps; the
 others take one. SAVES: names, with spaces between, of what a stage that is asked to end puts among its checkpoints.
-HANGS: such a stage does not end.
+HANGS: such a stage does not end. GATE: least win rate that the evaluation is to have found, where it found 0.75. The
+stage `gates` is the real one.
 """
 
 import json
@@ -18,7 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from podium.config import PodiumConfig, stage_config
-from podium.errors import ExitCode
+from podium.errors import ExitCode, GatesFailed
+from podium.evaluation.verdict import check_gates, gate_reason
+from podium.stages import gates
 from podium.stages.executor import read_task, write_output
 from podium.stages.io import SPECS, Result, StageIO
 from podium.stages.manifest import task_key
@@ -35,7 +38,11 @@ def main() -> int:
         print(f"{stage}: the stand-in was told to fail", file=sys.stderr)
         return int(status)
     task = read_task(text)
-    result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage), earlier="orchestrated")
+    try:
+        result, skipped = run_stage(stage, task.config, task.io, run=partial(work, stage), earlier="orchestrated")
+    except GatesFailed as failure:
+        print(failure, file=sys.stderr)
+        return ExitCode.GATES_FAILED
     if skipped:
         record(f"{stage} skipped")
     write_output(task, result)
@@ -53,13 +60,15 @@ def work(stage: str, config: PodiumConfig, io: StageIO) -> Result:
     for step in range(done, steps):
         time.sleep(float(os.environ.get("STAND_IN_SLEEP", "0")))
         write_text(checkpoint, str(step + 1))
+    if stage == "gates":
+        return gates.run(config, io)
     made_from = task_key(stage, stage_config(config, stage), io.input_digests())
     for name in spec.outputs:
         path = io.output(name)
         if name in spec.files:
             path.write_text("<html>report</html>")
         elif name == "samples":
-            (path / "samples.jsonl").write_text("".join(json.dumps(sample(row)) + "\n" for row in range(5)))
+            (path / "results.json").write_text(json.dumps(results(made_from)))
         elif name != "metrics":
             (path / "content").write_text(made_from)
     return Result({"win_rate": 0.75} if stage == "evaluate" else {})
@@ -76,15 +85,19 @@ def end(stage: str, folder: Path) -> None:
     sys.exit(ExitCode.STOPPED)
 
 
-def sample(row: int) -> dict[str, object]:
-    """Return one line of samples.jsonl."""
+def results(made_from: str) -> dict[str, object]:
+    """Return what results.json holds, as far as it is looked at behind the evaluation."""
+    least = float(os.environ.get("STAND_IN_GATE", "0.5"))
+    (gate,) = check_gates({"win_rate": {"value": 0.75, "low": 0.7, "high": 0.8}}, {"min_win_rate": least})
+    level = "green" if gate["passed"] else "red"
+    reasons = [{"level": level, "text": gate_reason(gate).text}, {"level": "amber", "text": "Only 5 prompts."}]
+    answers = {"baseline": "before", "tuned": "after", "reward_baseline": -0.5, "reward_tuned": 1.25}
+    examples = [{"prompt": f"question [b]{row}[/b]", **answers} for row in range(3)]
     return {
-        "id": str(row),
-        "prompt": [{"role": "user", "content": f"question [b]{row}[/b]"}],
-        "baseline": "before",
-        "tuned": "after",
-        "reward_baseline": -0.5,
-        "reward_tuned": 1.25,
+        "made_from": made_from,
+        "gates": [gate],
+        "gates_passed": gate["passed"],
+        "summary": {"verdict": level, "headline": "Better on 5 prompts.", "reasons": reasons, "examples": examples},
     }
 
 

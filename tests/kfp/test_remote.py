@@ -17,6 +17,7 @@ from podium.errors import UserError
 from podium_pipelines import cli, remote
 from support.fake_services import FakeKubeflow, FakeKubernetes, FakeVertex
 from support.json_server import JsonServer
+from support.stores import in_memory
 
 # The clients leave their connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -48,9 +49,18 @@ class Service:
 def write_config(folder: Path, **platform: Any) -> Path:
     """Write a config whose files are in a bucket."""
     config = folder / "rlhf.yaml"
-    data = {"preferences": "gs://bucket/a.jsonl", "prompts": "gs://bucket/b.jsonl"}
-    config.write_text(yaml.safe_dump({"model": {"name_or_path": "gs://bucket/m"}, "data": data, "platform": platform}))
+    data = {"preferences": "gs://submitted/a.jsonl", "prompts": "gs://submitted/b.jsonl"}
+    model = {"name_or_path": "gs://submitted/m"}
+    config.write_text(yaml.safe_dump({"model": model, "data": data, "platform": platform}))
     return config
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a store that holds the files of `write_config`."""
+    found = in_memory(monkeypatch)
+    found.pipe({f"/submitted/{name}": name.encode() for name in ("a.jsonl", "b.jsonl", "m/config.json")})
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +109,20 @@ def test_kubeflow_gets_the_pipeline_its_root_and_its_account(kubeflow: Service) 
     assert run["service_account"] == "runner"
     assert run["runtime_config"]["pipeline_root"] == "s3://runs"
     assert [item["display_name"] for item in kubeflow.fake.experiments.values()] == ["podium"]
+
+
+def test_a_changed_file_behind_a_uri_makes_another_key(kubeflow: Service, store: Any) -> None:
+    sent = []
+    for content in (b"all pairs", b"all pairs", b"half of them"):
+        if not sent or content != b"all pairs":
+            store.pipe("/submitted/a.jsonl", content)
+        kubeflow.submit()
+        sent.append(kubeflow.fake.runs[f"run-{len(sent)}"]["pipeline_spec"])
+    root = [spec.get("pipeline_spec", spec)["root"] for spec in sent]
+    versions = [one["inputDefinitions"]["parameters"]["data_version"]["defaultValue"] for one in root]
+    assert versions[0] == versions[1] != versions[2]
+    assert len({one["inputDefinitions"]["parameters"]["model_version"]["defaultValue"] for one in root}) == 1
+    assert root[0]["dag"]["tasks"]["prepare"]["cachingOptions"] == {"enableCache": True}
 
 
 def test_kubeflow_in_single_user_mode_is_sent_no_namespace(kubeflow: Service) -> None:
@@ -216,7 +240,7 @@ def test_vertex_without_a_bucket_is_said(vertex: Service) -> None:
 
 def test_files_of_this_machine_stop_a_submission(kubeflow: Service, tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("{}")
-    kubeflow.config.write_text(kubeflow.config.read_text().replace("gs://bucket/b.jsonl", f"{tmp_path}/b.jsonl"))
+    kubeflow.config.write_text(kubeflow.config.read_text().replace("gs://submitted/b.jsonl", f"{tmp_path}/b.jsonl"))
     assert str(kubeflow.submit().exception) == (
         f"{tmp_path}/b.jsonl is on this machine only, where kubeflow cannot read it; copy it to a s3:// or gs:// URI"
     )

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from podium.config import STAGES, load_config
+from podium.evaluation.verdict import check_gates, gate_reason
 from podium.stages.manifest import read_manifest
 from support.pipeline_runs import Runs, make_runs
 
@@ -60,7 +61,7 @@ def test_every_stage_runs_once_in_order(finished: Finished) -> None:
     assert (finished.status, finished.errors) == (0, "")
     assert finished.runs.events == [f"{stage} started at 0" for stage in PLAIN]
     headers = [line for line in finished.output.splitlines() if line.startswith("[")]
-    assert headers == [f"[{number}/6] {stage}" for number, stage in enumerate(PLAIN, 1)]
+    assert headers == [f"[{number}/7] {stage}" for number, stage in enumerate(PLAIN, 1)]
 
 
 def test_a_section_sft_makes_a_stage_from_which_the_others_start(runs: Runs) -> None:
@@ -70,7 +71,7 @@ def test_a_section_sft_makes_a_stage_from_which_the_others_start(runs: Runs) -> 
     assert (status, errors) == (0, "")
     assert runs.events == [f"{stage} started at 0" for stage in STAGES]
     headers = [line for line in output.splitlines() if line.startswith("[")]
-    assert headers == [f"[{number}/7] {stage}" for number, stage in enumerate(STAGES, 1)]
+    assert headers == [f"[{number}/8] {stage}" for number, stage in enumerate(STAGES, 1)]
     for stage, output_name, name in (("reward", "reward_model", "model"), ("export", "model", "base")):
         manifest = read_manifest(runs.out / stage / output_name)
         model = read_manifest(runs.out / "sft" / "model")
@@ -85,8 +86,8 @@ def test_the_results_are_shown(finished: Finished) -> None:
     output, out = finished.output, finished.runs.out
     assert f"Report  {out}/report.html" in output
     assert f"Model   {out}/export/model" in output
-    assert "win_rate  0.75" in output
     assert output.count("Before  before (reward -0.50)") == 3
+    assert "green   Better on 5 prompts.\namber   Only 5 prompts.\n\nReport" in output
     assert "Prompt  question [b]2[/b]" in output
     assert output.splitlines()[-1].startswith("Done in ")
 
@@ -108,7 +109,7 @@ def test_outputs_lie_under_the_stage_and_the_resolved_config_beside_them(finishe
 def test_a_finished_run_does_no_stage_again(runs: Runs) -> None:
     runs.finish()
     runs.finish()
-    assert runs.events[6:] == [f"{stage} skipped" for stage in PLAIN]
+    assert runs.events[len(PLAIN) :] == [f"{stage} skipped" for stage in PLAIN]
 
 
 def test_damage_is_made_again_and_is_no_dead_end(runs: Runs) -> None:
@@ -186,11 +187,11 @@ def test_a_second_signal_ends_the_stage_at_once(runs: Runs) -> None:
     assert not alive(str(runs.out))
 
 
-@pytest.mark.parametrize(("status", "expected"), [(2, 2), (1, 1), (7, 1)])
+@pytest.mark.parametrize(("status", "expected"), [(2, 2), (1, 1), (7, 1), (3, 1)])
 def test_a_failed_stage_has_the_last_word(runs: Runs, status: int, expected: int) -> None:
     got, output, errors = runs.finish(FAIL=f"reward:{status}")
     assert (got, errors) == (expected, "reward: the stand-in was told to fail\n")
-    assert output.splitlines()[-1] == "[2/6] reward"
+    assert output.splitlines()[-1] == "[2/7] reward"
 
 
 def test_a_stage_that_was_stopped_is_started_again(runs: Runs) -> None:
@@ -268,7 +269,7 @@ def test_a_container_gets_the_run_folder_and_the_data(runs: Runs, monkeypatch: p
     assert f"--volume {runs.folder}/prompts.jsonl:{runs.folder}/prompts.jsonl:ro" in run
     assert "podium/trainer:test python -m podium prepare --executor-input {" in run
     names = {call.split("--name ")[1].split()[0] for call in calls if call.startswith("run")}
-    assert len(names) == 6 and all(f"rm --force {name}" in calls for name in names)
+    assert len(names) == len(PLAIN) and all(f"rm --force {name}" in calls for name in names)
 
 
 def test_docker_that_is_missing_is_said(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,3 +302,31 @@ def test_output_goes_where_the_run_sends_its_own(runs: Runs) -> None:
     process.terminate()
     process.communicate(timeout=30)
     assert same
+
+
+FOUND = {"win_rate": {"value": 0.75, "low": 0.7, "high": 0.8}}
+GATE_FAILED = gate_reason(*check_gates(FOUND, {"min_win_rate": 0.9})).text
+
+
+def test_failed_gates_end_the_run_with_3_behind_report_and_model(runs: Runs) -> None:
+    status, output, errors = runs.finish(GATE="0.9")
+    assert (status, errors) == (3, GATE_FAILED + "\n")
+    assert f"red     Better on 5 prompts.\nred     {GATE_FAILED}\namber   Only 5 prompts.\n\nReport" in output
+    assert f"Model   {runs.out}/export/model\nGates   failed, and so does the run (exit code 3)" in output
+    assert (runs.out / "report.html").exists() and (runs.out / "export" / "model" / "manifest.json").exists()
+
+
+def test_a_run_whose_gates_failed_redoes_nothing_and_fails_again(runs: Runs) -> None:
+    runs.finish(GATE="0.9")
+    assert runs.finish(GATE="0.9")[0] == 3
+    assert runs.events[len(PLAIN) :] == [*(f"{stage} skipped" for stage in PLAIN[:-1]), "gates started at 0"]
+
+
+def test_failed_gates_can_be_allowed_without_doing_anything_again(runs: Runs) -> None:
+    runs.finish(GATE="0.9")
+    status, output, errors = runs.finish(GATE="0.9", options=["--allow-failed-gates"])
+    assert status == 0
+    assert errors == f"podium gates: failed, and evaluation.gates.on_failure is warn:\n{GATE_FAILED}\n"
+    assert "Gates   failed, which fails no run under evaluation.gates.on_failure: warn" in output
+    assert runs.events[len(PLAIN) :] == [*(f"{stage} skipped" for stage in PLAIN[:-1]), "gates started at 0"]
+    assert runs.finish(GATE="0.9")[0] == 3, "it was allowed once"

@@ -31,6 +31,7 @@ EDGES = {
         "data_report": ("prepare", "data_report"),
     },
     "export": {"policy": ("ppo", "policy"), "samples": ("evaluate", "samples")},
+    "gates": {"samples": ("evaluate", "samples"), "report": ("evaluate", "report")},
 }
 # What changes where the config has a section sft.
 MODEL = {"model": ("sft", "model")}
@@ -49,6 +50,7 @@ TYPES = {
     "reward_model": "system.Model",
     "policy": "system.Model",
     "samples": "system.Dataset",
+    "report": "system.HTML",
     "data_report": "system.Artifact",
 }
 
@@ -146,7 +148,8 @@ def test_every_declared_input_reaches_an_executor(target: str, sft: Any) -> None
     for name, component in compiled["components"].items():
         inputs = component["inputDefinitions"]
         task = compiled["root"]["dag"]["tasks"][name.removeprefix("comp-")]
-        assert set(task["inputs"]["parameters"]) == set(inputs["parameters"])
+        needed = {name for name, port in inputs["parameters"].items() if not port.get("isOptional")}
+        assert needed <= set(task["inputs"]["parameters"]) <= set(inputs["parameters"])
         container = compiled["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         assert container["command"] == ["python", "-m", "podium", name.removeprefix("comp-")]
         assert container["args"] == ["--executor-input", "{{$}}"], "the executor input holds every declared input"
@@ -179,8 +182,11 @@ def test_the_stages_of_a_laptop_run_one_after_another_and_a_cluster_may_run_two_
     assert tasks("kubeflow")["sample"]["dependentTasks"] == ["prepare"]
 
 
-def test_caching_is_on(target: str = "kubeflow") -> None:
-    assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks(target).values())
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_gates_come_last_so_that_a_run_which_they_fail_has_its_model(target: str) -> None:
+    found = tasks(target)
+    assert set(found["gates"]["dependentTasks"]) == {"evaluate", "export"}
+    assert not any("gates" in task.get("dependentTasks", ()) for task in found.values())
 
 
 def images(config: PodiumConfig) -> set[str]:

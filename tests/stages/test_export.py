@@ -19,10 +19,11 @@ from podium.evaluation import report, results
 from podium.models import LoraSpec, load, save
 from podium.models.family import abstract_params
 from podium.stages import export
-from podium.stages.io import StageIO, write_manifest
+from podium.stages.io import StageIO, read_manifest, write_manifest
 from podium.stages.runner import run_stage
 from support.evaluation_run import page
 from support.folders import write_folder, write_t5_folder
+from support.gates import HEADLINE, samples
 from support.packages import demand
 
 
@@ -150,6 +151,21 @@ def test_without_torch_it_says_that_nothing_was_compared(
     assert "were not compared" in card_of(tmp_path / "out" / "model")[1]
     with pytest.raises(UserError, match=r"export\.verify: always needs the package torch"):
         export.run(config(verify="always"), StageIO.local(tmp_path / "again", policy=policy))
+
+
+@pytest.mark.parametrize(
+    ("least", "passed", "said"),
+    [(0.2, True, "All gates of the run passed."), (0.5, False, "**This model failed the gates of its run.**")],
+)
+def test_the_card_and_the_manifest_say_what_the_evaluation_found(
+    least: float, passed: bool, said: str, policy: Path, tmp_path: Path
+) -> None:
+    io = StageIO.local(tmp_path / "out", policy=policy, samples=samples(tmp_path / "samples", min_win_rate=least))
+    run_stage("export", config(verify="never"), io)
+    text = card_of(tmp_path / "out" / "model")[1]
+    assert f"{said}\n\n**{HEADLINE}**" in text
+    manifest = read_manifest(tmp_path / "out" / "model")
+    assert manifest is not None and manifest.metadata["model"]["gates_passed"] is passed
 
 
 def test_a_policy_trained_in_full_has_no_adapter(tmp_path: Path) -> None:

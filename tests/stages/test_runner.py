@@ -21,6 +21,7 @@ from podium.errors import UserError
 from podium.stages.io import SPECS, Result, StageIO, is_complete, read_manifest, write_manifest
 from podium.stages.runner import run_stage
 from support.small_stage import Killed, Stage, config, evaluate_inputs
+from support.stores import in_memory
 
 
 @pytest.fixture(name="evaluate_inputs")
@@ -324,6 +325,34 @@ def store() -> Iterator[Any]:
     system.store.clear()
     yield system
     system.store.clear()
+
+
+def test_changed_data_behind_a_uri_prepare_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = in_memory(monkeypatch)
+    stage, settings = Stage("prepare"), config(data={"preferences": ["s3://d/a.jsonl", "s3://d/parts/*.jsonl"]})
+    store.pipe({"/d/a.jsonl": b"1", "/d/parts/1.jsonl": b"1"})
+    for path in (None, "/d/a.jsonl", None, "/d/parts/1.jsonl", "/d/parts/2.jsonl", None):
+        if path:
+            store.pipe(path, b"2")
+        stage.run(StageIO.local(tmp_path / "out"), settings)
+    assert stage.runs == 4
+
+
+def test_a_changed_model_behind_a_uri_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody reads of a model's folder changes nothing."""
+    store = in_memory(monkeypatch)
+    settings = config(model={"name_or_path": "s3://m"})
+    stages = {"prepare": Stage("prepare"), "sample": Stage("sample")}
+    (tmp_path / "prompts").mkdir()
+    store.pipe({"/m/config.json": b"{}", "/m/model.safetensors": b"1"})
+    for path in (None, "/m/README.md", "/m/model.safetensors", "/m/config.json"):
+        if path:
+            store.pipe(path, b"[]")
+        for name, stage in stages.items():
+            given = {"prompts": tmp_path / "prompts"} if name == "sample" else {}
+            stage.run(StageIO.local(tmp_path / name, **given), settings)
+    # Reading data takes a model's tokenizer, not its weights.
+    assert {name: stage.runs for name, stage in stages.items()} == {"prepare": 2, "sample": 3}
 
 
 def test_uris_are_copied_in_and_out_with_the_manifest_last(

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from podium.config import MODEL_FILES
 from podium.errors import UserError
 
 SUMS = "SHA256SUMS"
-# What a model folder is read from. Never a pickle.
-READ = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
+READ = MODEL_FILES
 _LINE = re.compile(r"(?P<digest>[0-9a-fA-F]+) [ *](?P<name>.+)")
 _DIGITS = {"sha256": 64, "md5": 32}
 
