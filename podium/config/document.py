@@ -120,7 +120,8 @@ def parse_value(text: str, source: str) -> tuple[Any, dict[Keys, tuple[int, str]
 def parse_word(text: str, source: str) -> Any:
     """Read one word as YAML reads it outside quotes, or take the text as it stands: a number, true, null, or text."""
     loader = _Loader("")
-    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+    tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML has none
+    node = yaml.ScalarNode(tag, text)
     if node.tag == _MERGE:
         return text
     reader = _Reader(loader, source)
@@ -162,6 +163,7 @@ class _Reader:
             for index, item in enumerate(node.value):
                 self.positions[(*keys, index)] = (item.start_mark.line + 1, _word(item))
             return [self.read(item, (*keys, index)) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode), "YAML has three kinds of nodes"
         self._require(node, where, f"{_TAG}map")
         children = self._children(keys, node)
         for key, (line, child) in children.items():

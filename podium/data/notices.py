@@ -39,7 +39,8 @@ def _left_out(name: str, part: Part, tied: int) -> Iterator[str]:
         "with a prompt that a held-out file has too": len(part.leaked),
     }
     dropped, rows = sum(reasons.values()), len(part.collected.rows) + kinds.total() + tied
-    by_file = Counter(item.file for item in (*part.collected.refused, *part.duplicates, *part.leaked))
+    by_file = Counter(item.file for item in part.collected.refused)
+    by_file.update(item.file for item in (*part.duplicates, *part.leaked))
     shares = [by_file[item.file] / item.rows for item in part.collected.files]
     shares += [dropped / max(rows, 1), len(part.leaked) / max(len(part.train) + len(part.leaked), 1)]
     if max(shares) > SHARE_TOLD:

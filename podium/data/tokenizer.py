@@ -14,7 +14,6 @@ from podium.data.chat_template import (
     MARK,
     PROBE,
     RAW_TURN,
-    TemplateFailed,
     Turn,
     Written,
     check_template,
@@ -24,6 +23,7 @@ from podium.data.chat_template import (
     special_tokens,
 )
 from podium.data.records import Message
+from podium.data.template_trial import TemplateFailed
 from podium.data.tokenizer_files import CONFIG_FILE, check_files, generation_ends, keep_readable
 from podium.errors import UserError
 

@@ -60,8 +60,8 @@ def distinct(baseline: Texts, tuned: Texts, confidence: float) -> dict[str, Any]
             length = min(map(len, tokens))
             for side, one in zip(grams, tokens, strict=True):
                 side += text.ngrams(one[:length], DISTINCT_N)
-        for side, found in zip(sides, grams, strict=True):
-            side.append(found)
+        for rows, found in zip(sides, grams, strict=True):
+            rows.append(found)
     (first, without_first), (second, without_second) = map(_distinct_share, sides)
     count = sum(map(len, sides[0]))
     if first is None or second is None:
@@ -108,7 +108,7 @@ def _openings(baseline: Texts, tuned: Texts, confidence: float) -> dict[str, Any
         most, _ = Counter(key for row in keys for key, _ in row).most_common(1)[0]
         shares.append([float(np.mean([key == most for key, _ in row])) for row in keys])
         names.append(next(shown for row in keys for key, shown in row if key == most)[:_SHOWN_CHARACTERS])
-    return {**_shares(*shares, confidence), "words": dict(zip(("baseline", "tuned"), names, strict=True))}
+    return {**_shares(shares[0], shares[1], confidence), "words": dict(zip(("baseline", "tuned"), names, strict=True))}
 
 
 def _duplicated(side: Texts) -> list[float]:

@@ -1,7 +1,9 @@
 """Rows of prompts with the answers before and after, and which of them are shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from podium.data.records import Message
 
 Row = dict[str, Any]
 
@@ -46,7 +48,7 @@ def shared_instruction(rows: Sequence[Row]) -> str | None:
     return first.pop() if len(first) == 1 else None
 
 
-def prompt_text(messages: Sequence[Mapping[str, str]], instruction: str | None = None) -> str:
+def prompt_text(messages: Sequence[Message], instruction: str | None = None) -> str:
     """Write a conversation as text, without a leading `instruction`; a single user turn needs no label."""
     turns = list(messages)
     if instruction is not None and turns[0]["role"] == "system" and turns[0]["content"] == instruction:

@@ -112,8 +112,9 @@ def _phrase(found: Mapping[str, Any] | None) -> Sign:
 
 
 def _sign(level: Level, label: str, hint: str, found: Mapping[str, Any], text: str) -> Sign:
-    sides = (estimate(found[side], percent) if found[side]["value"] is not None else MISSING for side in _SIDES)
-    return Sign(level, label, hint, *sides, estimate(found["change"], difference), "" if level == "green" else text)
+    before, after = (estimate(found[side], percent) if found[side]["value"] is not None else MISSING for side in _SIDES)
+    change = estimate(found["change"], difference)
+    return Sign(level, label, hint, before, after, change, "" if level == "green" else text)
 
 
 _SIDES = ("baseline", "tuned")

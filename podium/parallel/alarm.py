@@ -9,6 +9,7 @@ import functools
 import os
 import subprocess
 import sys
+from io import TextIOWrapper
 
 # When XLA sounds it: two minutes into a compilation.
 AFTER_S = 120.0
@@ -39,6 +40,7 @@ def silence_alarm() -> None:
     assert child.stdin is not None, "a pipe was asked for"
     os.dup2(child.stdin.fileno(), 2)
     child.stdin.close()
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+    stream = sys.stderr
+    if isinstance(stream, TextIOWrapper) and stream is sys.__stderr__:
         # A bar asks whether it writes to a terminal.
-        sys.stderr = os.fdopen(shown, "w", 1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+        sys.stderr = os.fdopen(shown, "w", 1, encoding=stream.encoding, errors=stream.errors)

@@ -26,7 +26,6 @@ from podium.stages.manifest import (
 from podium.stages.outputs import Earlier, differences, held, make_room, refuse_foreign
 from podium.stages.places import refuse_overlaps
 from podium.storage import remote
-from podium.storage.digests import value_digest
 from podium.storage.failures import full_disk, is_full_disk
 
 _MOST_DIFFERENCES = 3
