@@ -35,6 +35,7 @@ STAGES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         ("report", "samples", "metrics"),
     ),
     "export": ({"policy": "ppo"}, ("model",)),
+    "gates": ({"samples": "evaluate"}, ("metrics",)),
 }
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 

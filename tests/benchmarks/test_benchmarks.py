@@ -44,7 +44,7 @@ def test_podium_side_times_every_step(name: str, tmp_path: Path) -> None:
     case = tiny(name)
     result = run.measure(case, *run.sides(case, tmp_path)["podium"])
     assert len(result["seconds"]) == case.steps
-    assert all(0 < seconds < 5 for seconds in result["seconds"])
+    assert all(seconds > 0 for seconds in result["seconds"])
     assert {"podium", "jax"} <= result["versions"].keys()
     if case.kind == "generate":
         assert [len(row) for row in result["ids"]] == [case.response] * case.batch

@@ -25,6 +25,7 @@ from podium.cli.stage import FROM_SFT, STAGES
 from podium.config import PodiumConfig, load_config
 from podium.stages.io import SPECS, Result, StageIO
 from podium.version import __version__
+from support import folders
 
 HEAVY = (
     "jax",
@@ -40,6 +41,7 @@ HEAVY = (
     "pydantic",
     "yaml",
 )
+
 VALID = "model: {name_or_path: some/model}\ndata: {preferences: a.jsonl}\n"
 
 Command = Callable[..., tuple[int, str, str]]
@@ -489,7 +491,7 @@ def test_init_writes_a_valid_config_and_never_over_a_file(command: Command, tmp_
     code, out, _ = command("init")
     assert (code, out) == (0, "Wrote rlhf.yaml: set its three paths, then  podium validate rlhf.yaml\n")
     text = (tmp_path / "rlhf.yaml").read_text()
-    (tmp_path / "m").mkdir()
+    folders.write_folder(tmp_path / "m")
     for name in ("pairs.jsonl", "prompts.jsonl"):
         (tmp_path / name).touch()
     (tmp_path / "set.yaml").write_text(text.replace("models/my-model", "m"))

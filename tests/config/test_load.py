@@ -85,7 +85,7 @@ def with_model(text: str) -> str:
         ("data:\n  prompts:\n  - a.jsonl\n  - 7", "rlhf.yaml:5: data.prompts.1: write a mapping of keys, not 7"),
         (
             "data: {preferences: [a.jsonl, 'http://h/b.jsonl']}",
-            "rlhf.yaml:2: data.preferences.1.path: http://h/b.jsonl: addresses of http:// are not read; write a path",
+            "rlhf.yaml:2: data.preferences.1: addresses of http:// are not read; write a path on this machine, or a gs://",
         ),
         ("data: {max_length: 100}", "rlhf.yaml:2: data.max_length: 100 leaves no room for a response after max_prompt"),
         (

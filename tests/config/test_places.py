@@ -1,7 +1,4 @@
-"""Addresses: none holds a secret, none names a protocol that a config has no use for, and a path is what it was.
-
-Seen to fail: with text where an address is due, where each of these was valid and the secret stood in config.yaml.
-"""
+"""Addresses: none holds a secret, none names a protocol that a config has no use for, and a path is what it was."""
 
 import json
 

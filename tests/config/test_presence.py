@@ -1,7 +1,4 @@
-"""What a run on this machine would fail on is said before it, with file, line and key.
-
-Seen to fail: with files only noted, where a config without its data, model or accelerator was valid.
-"""
+"""What a run on this machine would fail on is said before it, with file, line and key."""
 
 from pathlib import Path
 
@@ -52,11 +49,11 @@ def test_what_is_here_is_taken(here: Path) -> None:
         ("model: {name_or_path: x}\nreward: {model: {name_or_path: ./n}}", ":2: reward.model: {}/n: no such model"),
         (
             "model: {name_or_path: ~nosuchuser/m}",
-            ":1: model.name_or_path: ~nosuchuser: no such user, or no home folder",
+            ":1: model.name_or_path: ~nosuchuser/m: no such user; write the path in full",
         ),
         (
             "model: {name_or_path: x}\ndata:\n  prompts: ~nosuchuser/a.jsonl",
-            ":3: data.prompts: ~nosuchuser: no such user, or no home folder; write the path in full",
+            ":3: data.prompts: ~nosuchuser/a.jsonl: no such user; write the path in full",
         ),
         (
             "model: {name_or_path: x}\nplatform: {target: vertex, resources: {ppo: {accelerator: v99}}}",

@@ -16,7 +16,7 @@ import pytest
 
 from podium.config import load_config
 from podium.errors import UserError
-from support import documents
+from support import documents, folders
 from support.documents import ROOT, Command
 
 COMMANDS = [command for document in documents.documents() for command in documents.commands(document)]
@@ -39,6 +39,7 @@ READERS_OWN = (
     r"(sudo )?apt(-get)? install .*",
     r"docker (push|tag) .*",
     r"tensorboard --logdir \S+",
+    r"podium --install-completion",
 )
 
 
@@ -47,6 +48,11 @@ def sandbox(tmp_path: Path) -> Path:
     """Return a folder that looks like the repository to a command, and that it may write into."""
     for name in ("examples", "pipelines", "components", "benchmarks", "tests", "Makefile", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
+    # The model that `make demo` imports: what is looked for before a run.
+    model = tmp_path / "build" / "models" / "smollm2-135m-instruct"
+    model.mkdir(parents=True)
+    folders.write_json(model / "config.json", folders.CONFIG)
+    (model / "model.safetensors").touch()
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(BIN)
     return tmp_path
