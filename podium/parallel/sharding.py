@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from podium.errors import UserError
+
 Axes = tuple[str | None, ...]
 MeshAxes = str | tuple[str, ...] | None
 
@@ -30,23 +32,27 @@ RULES: Mapping[str, MeshAxes] = {
 
 
 def partition_spec(axes: Axes, rules: Mapping[str, MeshAxes] = RULES) -> PartitionSpec:
-    """Translate the logical axes of one array; raises KeyError for a name without a row."""
+    """Translate the logical axes of one array; raises UserError for a name without a row."""
     unknown = [name for name in axes if name is not None and name not in rules]
     if unknown:
-        raise KeyError(f"logical axis {unknown[0]!r} has no row in the sharding table")
+        raise UserError(
+            f"platform.mesh: the axis {unknown[0]!r} of this model has no row in the sharding table "
+            "(podium/parallel/sharding.py); write a mesh of one device: {data: 1, fsdp: 1, tensor: 1}"
+        )
     return PartitionSpec(*(None if name is None else rules[name] for name in axes))
 
 
 def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None, name: str = "array") -> NamedSharding:
-    """Give the sharding of one array; raises ValueError that names a dimension which does not divide."""
+    """Give the sharding of one array; raises UserError that names a dimension which does not divide."""
     spec = partition_spec(axes)
     if shape is not None:
         for dim, (size, axis, mesh_axes) in enumerate(zip(shape, axes, spec, strict=True)):
             parts = int(np.prod([mesh.shape[a] for a in _as_tuple(mesh_axes)]))
             if size % parts:
-                raise ValueError(
-                    f"{name}: dimension {dim} ({axis}, {size}) does not divide by {parts}, "
-                    f"the size of mesh axes {_as_tuple(mesh_axes)}; choose another platform.mesh"
+                over = " x ".join(f"{a}={mesh.shape[a]}" for a in _as_tuple(mesh_axes) if mesh.shape[a] > 1)
+                raise UserError(
+                    f"platform.mesh: {name} has {size} along {axis} (dimension {dim}), which {over} = {parts} devices "
+                    "cannot share equally; write sizes that divide it"
                 )
     return NamedSharding(mesh, spec)
 
