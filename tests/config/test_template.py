@@ -1,7 +1,4 @@
-"""The commented config that `podium init` writes: it is valid, and each comment in it is a default.
-
-Seen to fail: with defaults written as JSON (2e-05 is a text in YAML), and with a section that may be absent left live.
-"""
+"""The commented config that `podium init` writes: it is valid, and each comment in it is a default."""
 
 import re
 

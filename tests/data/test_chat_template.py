@@ -118,7 +118,7 @@ def test_several_templates_of_which_none_is_the_default(tmp_path):
     ],
 )
 def test_files_beside_a_tokenizer_that_hold_something_else(tmp_path, file, content, reason):
-    """Seen to fail: some were tracebacks, an end of another type was passed over."""
+    """Some were tracebacks, an end of another type was passed over."""
     chat.write_chat_tokenizer(tmp_path)
     (tmp_path / file).write_text(json.dumps(content))
     assert reason in refusal(tmp_path)

@@ -1,7 +1,6 @@
 """Signs of collapse: what each measures, and answers of one mould that every other figure calls a success.
 
-Seen to fail: without the signs among the reasons the collapsed policy is green; with word pairs counted over whole
-answers the shortened ones look more varied.
+Seen to fail: without the signs among the reasons the collapsed policy is green.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Results are kept, refused, made again or taken as they are by what lies where a stage is to write.
 
-Seen to fail: each of them against the runner that compared sizes, emptied what another config left, and knew no lock.
+Seen to fail: with digests, the seal of a manifest, and the earlier result's place taken out.
 """
 
 import os

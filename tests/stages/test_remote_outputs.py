@@ -1,7 +1,6 @@
 """Outputs behind URIs: looked at by size and checksum, never mixed with another config's or with foreign files.
 
-The store is fsspec's in memory, with and without the checksums that object stores keep. Seen to fail: with the
-manifest alone asked; with files of another config left beside the new ones; with a foreign folder written into.
+The store is fsspec's in memory, with and without the checksums that object stores keep.
 """
 
 import base64

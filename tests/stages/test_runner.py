@@ -3,7 +3,7 @@
 The stages here are a few lines each: what is under test is what surrounds every stage.
 Seen to fail: with the manifest written first; with the key left out of the comparison; with the output not emptied;
 with checkpoints kept for another config; with the folder emptied whoever wrote it; with `is_complete` looking for the
-manifest alone; and each test of damage, locks, links, earlier results and models against the runner before it had them.
+manifest alone.
 """
 
 import errno

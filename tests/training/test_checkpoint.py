@@ -198,7 +198,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
 
 
 def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch):
-    """Seen to fail: writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each."""
+    """Writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each."""
     said = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
     with Checkpoints(tmp_path, keep=1) as checkpoints:
