@@ -47,7 +47,7 @@ def test_no_module_here_loads_a_numerical_library() -> None:
 def test_compile_writes_a_file(app: typer.Typer, runs: Runs, tmp_path: Path) -> None:
     output = tmp_path / "pipeline.yaml"
     result = CliRunner().invoke(app, ["compile", str(runs.config), "--target", "vertex", "--output", str(output)])
-    wrote = f"Wrote {output}: the pipeline for vertex (prepare, reward, sample, ppo, evaluate, export)\n"
+    wrote = f"Wrote {output}: the pipeline for vertex (prepare, reward, sample, ppo, evaluate, export, gates)\n"
     assert (result.exit_code, result.stdout) == (0, wrote)
     assert not list(tmp_path.glob("*.tmp"))
     assert yaml.safe_load(output.read_text())["pipelineInfo"]["name"] == "rlhf"
