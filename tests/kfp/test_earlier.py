@@ -31,8 +31,8 @@ def test_a_changed_value_is_said_and_the_earlier_run_is_kept(runs: Runs) -> None
     assert status == 1
     said = output.splitlines()[1:5]
     assert said[:3] == [
-        "reward.learning_rate 1e-05 -> 0.5: reward, ppo, evaluate, export again",
-        "ppo.kl_coef 0.05 -> 0.3: ppo, evaluate, export again",
+        "reward.learning_rate 1e-05 -> 0.5: reward, ppo, evaluate, export, gates again",
+        "ppo.kl_coef 0.05 -> 0.3: ppo, evaluate, export, gates again",
         f"The earlier run stays in {runs.out}.1",
     ]
     assert runs.events[6:] == ["prepare skipped", "reward started at 0", "sample skipped"]
