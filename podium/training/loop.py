@@ -52,11 +52,11 @@ def run_loop(
 
     `steps(indices, state)` runs up to `per_call` of them; the times of their metrics are spread evenly over the call.
 
-    A checkpoint must carry the same `fingerprint` (of configuration and inputs). One is made every `save_steps` steps and
-    when `save_minutes` have gone since the last; neither changes a result. Metrics go to `folder`. `known(step)` gives
-    more numbers of a step, that no device has to tell; steps count from 1 where they are done. `shown` maps short names
-    to the metrics that progress shows. `check(step, numbers)` may raise UserError to end the run; a number that is not
-    finite ends it anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how many are kept before the first.
+    A checkpoint must carry the same `fingerprint` (of configuration and inputs). One is made every `save_steps` steps
+    and when `save_minutes` have gone since the last; neither changes a result. Metrics go to `folder`. `known(step)`
+    gives more numbers of a step, which count from 1 where they are done. `shown` maps short names to the metrics that
+    progress shows. `check(step, numbers)` may raise UserError to end the run; a number that is not finite ends it
+    anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how many are kept before the first.
 
     Raises:
         Stopped: SIGTERM or SIGINT came and the running call was saved; before the first, there is nothing to save.
