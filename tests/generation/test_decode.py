@@ -89,7 +89,7 @@ def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None
         states = family.response_states(config, params, text, adapter=adapter, lora=lora)
         logits = family.logits(config, params, states) / 0.7
         expected = jnp.take_along_axis(jax.nn.log_softmax(logits), responses.ids[:, :, None], axis=2)[:, :, 0]
-        np.testing.assert_allclose(responses.logprobs, jnp.where(responses.mask, expected, 0.0), atol=2e-5)
+        np.testing.assert_allclose(responses.logprobs, jnp.where(responses.mask, expected, 0.0), atol=1e-4)
 
 
 @pytest.mark.parametrize("eos_ids", [(tiny.EOS,), (10**6,)])
@@ -105,7 +105,7 @@ def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, e
     assert responses.lower is not None and responses.lower.shape == (*ids.shape, tiny.CONFIG.embed)
     whole = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options)
     found = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options, lower=responses.lower, first=1)
-    np.testing.assert_allclose(found[mask], whole[mask], atol=2e-5)
+    np.testing.assert_allclose(found[mask], whole[mask], atol=1e-4)
 
 
 @pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)

@@ -33,10 +33,10 @@ def test_padding_and_batch_composition_change_nothing() -> None:
     whole, padded = text(4), text(4, shift=6)
     found = states(tiny.T5, PARAMS, whole)
     real = np.asarray(whole.response_mask)
-    np.testing.assert_allclose(states(tiny.T5, PARAMS, padded)[:, :7][real], found[real], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(states(tiny.T5, PARAMS, padded)[:, :7][real], found[real], rtol=0, atol=5e-5)
     for row in range(4):
         alone = jax.tree.map(lambda x, row=row: x[row : row + 1], whole)
-        np.testing.assert_allclose(states(tiny.T5, PARAMS, alone)[0][real[row]], found[row][real[row]], atol=1e-5)
+        np.testing.assert_allclose(states(tiny.T5, PARAMS, alone)[0][real[row]], found[row][real[row]], atol=5e-5)
 
 
 def test_a_state_knows_the_whole_prompt_and_no_later_token_of_the_response() -> None:
@@ -87,4 +87,4 @@ def test_an_encoder_alone_reads_in_both_directions_and_has_no_decoder() -> None:
     longer = text(1, shift=5)._replace(
         prompt_mask=jnp.arange(14)[None, :] >= 5, response_mask=jnp.arange(12)[None, :] < 7
     )
-    np.testing.assert_allclose(score(config, params, longer), found, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(score(config, params, longer), found, rtol=0, atol=5e-5)

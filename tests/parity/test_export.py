@@ -69,11 +69,11 @@ def test_merged(tied: bool, lora: LoraSpec | None, tmp_path: Path, torch: Any) -
     model = model_of(tmp_path / "base", lora, tie_word_embeddings=tied)
     folder = export(model, tmp_path / "out")
     found = run(torch, theirs(torch, "CausalLM", folder))
-    np.testing.assert_allclose(found, logits_of(model), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found, logits_of(model), rtol=0, atol=2e-4)
     # And back: our own loader reads the export as a model without an adapter.
     again = load(folder)
     assert again.config == model.config
-    np.testing.assert_allclose(logits_of(again), found, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(logits_of(again), found, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_options_survive(options: dict[str, Any], tmp_path: Path, torch: Any) ->
     assert load(folder).config == model.config
     # One row: transformers takes dynamic scaling from the longest row of a batch.
     found = run(torch, theirs(torch, "CausalLM", folder), IDS[:1])
-    np.testing.assert_allclose(found, logits_of(model)[:1], rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found, logits_of(model)[:1], rtol=0, atol=2e-4)
 
 
 def test_shards_and_half_precision(tmp_path: Path, torch: Any) -> None:
@@ -115,7 +115,7 @@ def test_shards_and_half_precision(tmp_path: Path, torch: Any) -> None:
     assert loaded.dtype == torch.bfloat16
     # Eight bits of mantissa: three digits of logits of size 10.
     np.testing.assert_allclose(run(torch, loaded.float()), logits_of(model), rtol=0, atol=0.5)
-    np.testing.assert_allclose(run(torch, loaded.float()), logits_of(load(folder)), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(run(torch, loaded.float()), logits_of(load(folder)), rtol=0, atol=2e-4)
 
 
 def test_goes_with_tokenizer_template_and_generation_defaults(tmp_path: Path, torch: Any) -> None:
@@ -150,10 +150,10 @@ def test_reward_model_is_a_classifier_with_one_label(tied: bool, tmp_path: Path,
     with torch.no_grad():
         found = classifier(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits[:, 0].numpy()
     constant = -1.7 * 0.3 + 0.4
-    np.testing.assert_allclose(found + constant, rewards(model, ids, mask), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found + constant, rewards(model, ids, mask), rtol=0, atol=2e-4)
     again = load(folder, role="reward")
     assert again.bias == pytest.approx(constant)
-    np.testing.assert_allclose(rewards(again, ids, mask), rewards(model, ids, mask), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(rewards(again, ids, mask), rewards(model, ids, mask), rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("lora", [LORA, LoraSpec(2, 1.0, ("k_proj", "o_proj", "down_proj"), layers=1)])
@@ -165,8 +165,8 @@ def test_adapter_in_peft(lora: LoraSpec, tmp_path: Path, torch: Any, peft: Any) 
     adapted = peft.PeftModel.from_pretrained(base, folder)
     found = run(torch, adapted)
     assert np.abs(found - plain).max() > 1, "the adapter has no effect"
-    np.testing.assert_allclose(found, logits_of(model), rtol=0, atol=5e-5)
-    np.testing.assert_allclose(run(torch, adapted.merge_and_unload()), logits_of(model), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found, logits_of(model), rtol=0, atol=2e-4)
+    np.testing.assert_allclose(run(torch, adapted.merge_and_unload()), logits_of(model), rtol=0, atol=2e-4)
     assert peft.PeftConfig.from_pretrained(folder).base_model_name_or_path == str(tmp_path / "base")
 
 
@@ -177,7 +177,7 @@ def test_reward_adapter_in_peft(tmp_path: Path, torch: Any, peft: Any) -> None:
     base.config.pad_token_id = model.tokenizer.pad_id
     found = run(torch, peft.PeftModel.from_pretrained(base, folder))[:, 0]
     expected = rewards(model, IDS, np.ones_like(IDS))
-    np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=2e-4)
 
 
 ROW = [int(token) for token in IDS[0] % 90], [int(token) for token in IDS[1] % 90]
@@ -210,7 +210,7 @@ def test_reward_models_of_other_families_are_classifiers_too(name: str, tmp_path
     classifier = theirs(torch, "SequenceClassification", export(model, tmp_path / "out"))
     found = run(torch, classifier)[:, 0]
     expected = rewards(model, IDS, np.ones_like(IDS))
-    np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found - 1.7 * 0.3 + 0.4, expected, rtol=0, atol=2e-4)
 
 
 def test_the_text_model_of_a_multimodal_gemma3(tmp_path: Path, torch: Any) -> None:
@@ -233,7 +233,7 @@ def test_the_text_model_of_a_multimodal_gemma3(tmp_path: Path, torch: Any) -> No
     write_tokenizer(tmp_path / "base")
     model = load(tmp_path / "base")
     found = runner(model, len(ROW[0]), len(ROW[1]))([ROW])[0]
-    np.testing.assert_allclose(found, their_logits(torch, whole.eval(), *ROW), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found, their_logits(torch, whole.eval(), *ROW), rtol=0, atol=2e-4)
     exported = theirs(torch, "CausalLM", export(model, tmp_path / "out"))
     assert exported.config.model_type == "gemma3_text"
-    np.testing.assert_allclose(their_logits(torch, exported.eval(), *ROW), found, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(their_logits(torch, exported.eval(), *ROW), found, rtol=0, atol=2e-4)

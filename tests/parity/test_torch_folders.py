@@ -96,7 +96,7 @@ def test_a_folder_gives_what_transformers_reads_from_it(
     _, source = legacy(dtype, shards, **options)
     folder = import_weights(source, tmp_path / "new")
     read_by_them = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=False).eval()
-    np.testing.assert_allclose(our_logits(load(folder)), their_logits(torch, read_by_them), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(our_logits(load(folder)), their_logits(torch, read_by_them), rtol=0, atol=2e-4)
 
     found: Stored = {}
     for path in folder.glob("*.safetensors"):
@@ -338,7 +338,7 @@ def test_metas_form_is_the_same_model(shards: int, dtype: str, meta: Callable, t
     assert (config["model_type"], config["max_position_embeddings"], config["torch_dtype"]) == ("llama", 4096, dtype)
     ours = load(folder)
     assert ours.config.replace(max_position=128) == load(write_folder(tmp_path / "x", tie_word_embeddings=False)).config
-    np.testing.assert_allclose(our_logits(ours), their_logits(torch, model), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(our_logits(ours), their_logits(torch, model), rtol=0, atol=2e-4)
     assert ours.tokenizer.hf.convert_ids_to_tokens(ours.tokenizer.hf("hello").input_ids) == ["<s>", "▁hello"]
     assert ours.tokenizer.eos_ids == (2,)
 
