@@ -195,12 +195,12 @@ def test_every_family_merged_and_as_an_adapter(name: str, tmp_path: Path, torch:
     kind = auto_class(model.config).removeprefix("AutoModelFor")
     merged = theirs(torch, kind, export(model, tmp_path / "merged")).eval()
     # Gemma: 5.7e-5 as tests compile, below 5e-5 with XLA's optimisation.
-    np.testing.assert_allclose(their_logits(torch, merged, *ROW), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(their_logits(torch, merged, *ROW), expected, rtol=0, atol=2e-4)
     base = theirs(torch, kind, tmp_path / "base").eval()
     plain = their_logits(torch, base, *ROW)
     on_top = peft.PeftModel.from_pretrained(base, export(model, tmp_path / "adapter", format="adapter")).eval()
     assert np.abs(their_logits(torch, on_top, *ROW) - plain).max() > 0.1, "the adapter has no effect"
-    np.testing.assert_allclose(their_logits(torch, on_top, *ROW), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(their_logits(torch, on_top, *ROW), expected, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma", "gemma3_text"])
