@@ -35,18 +35,18 @@ def test_a_changed_value_is_said_and_the_earlier_run_is_kept(runs: Runs) -> None
         "ppo.kl_coef 0.05 -> 0.3: ppo, evaluate, export, gates again",
         f"The earlier run stays in {runs.out}.1",
     ]
-    assert runs.events[6:] == ["prepare skipped", "reward started at 0", "sample skipped"]
+    assert runs.events[7:] == ["prepare skipped", "reward started at 0", "sample skipped"]
     kept = runs.out.with_name("out.1")
     assert contents(kept) == before
     assert (kept / "sample/candidates/content").samefile(runs.out / "sample/candidates/content")
     status, output, _ = runs.finish("reward.learning_rate=0.5", "ppo.kl_coef=0.3")
-    assert (status, output.splitlines()[1]) == (0, "[1/6] prepare")
+    assert (status, output.splitlines()[1]) == (0, "[1/7] prepare")
     (runs.folder / "prompts.jsonl").write_text('{"prompt": "another"}\n')
     status, output, _ = runs.finish("reward.learning_rate=0.5", "ppo.kl_coef=0.3", options=["--redo"])
-    stages = "prepare, reward, sample, ppo, evaluate, export"
+    stages = "prepare, reward, sample, ppo, evaluate, export, gates"
     assert output.splitlines()[1:3] == [
         f"data.prompts ({runs.folder}/prompts.jsonl) changed on disk: {stages} again",
-        "[1/6] prepare",
+        "[1/7] prepare",
     ]
     assert status == 0
     assert beside(runs.out) == ["out", "out.1"]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from podium.config import STAGES
-from podium.evaluation.report import SECTION_TITLES
+from podium.evaluation.report import SECTION_TITLES, SECTIONS
 from podium.stages.manifest import read_manifest
 from support.folders import write_folder
 
@@ -66,7 +66,7 @@ def test_it_ends_with_3_behind_all_stages(run: Run) -> None:
     stages = [stage for stage in STAGES if stage != "sft"]
     assert re.findall(r"^\[\d/7\] (\w+)$", run.output, re.MULTILINE) == stages
     (said,) = [line for line in run.errors.splitlines() if "gates failed" in line]
-    assert re.fullmatch(r"podium: gates failed: Gate min_win_rate failed: win rate .*, at least .* asked\.", said)
+    assert re.fullmatch(r"podium: gates failed: Gate failed: win rate .*, at least .* asked\.", said)
 
 
 def test_the_terminal_ends_with_the_verdict(run: Run) -> None:
@@ -74,7 +74,7 @@ def test_the_terminal_ends_with_the_verdict(run: Run) -> None:
     end = run.output[run.output.index("[7/7] gates") :]
     assert f"red     {summary['headline']}\n" in end
     seen = [reason["text"] for reason in summary["reasons"] if reason["level"] != "green"]
-    assert all(f"  {text}\n" in end for text in seen) and "Gate min_win_rate failed" in seen[0]
+    assert all(f"  {text}\n" in end for text in seen) and "Gate failed: win rate" in seen[0]
     assert [end.count(f"\n{word} ") for word in ("Prompt", "Before", "After")] == [3, 3, 3]
     last = [line.split()[0] for line in end.splitlines()[-4:]]
     assert last == ["Report", "Model", "Gates", "Done"]
@@ -82,8 +82,10 @@ def test_the_terminal_ends_with_the_verdict(run: Run) -> None:
 
 def test_the_report_has_every_section_and_a_row_of_data(run: Run) -> None:
     page = (run.out / "report.html").read_text(encoding="utf-8")
-    found = re.findall(r"<h[12][^>]*>(.*?)</h[12]>", page, re.DOTALL)
-    assert set(SECTION_TITLES) <= {title.strip() for title in found}
+    # The verdict's own section is headed by what it says.
+    assert re.findall(r'<section[^>]* id="([\w-]+)"', page) == [name for name, _ in SECTIONS]
+    found = re.findall(r"<h2[^>]*>(.*?)</h2>", page, re.DOTALL)
+    assert set(SECTION_TITLES[1:]) <= {title.strip() for title in found}
     (counts,) = re.findall(r"<tr><th>Prompts</th><td[^>]*>(\d+)</td><td[^>]*>(\d+)</td></tr>", page)
     assert sum(map(int, counts)) == PROMPTS and "0" not in counts
 
@@ -108,7 +110,7 @@ def test_the_model_is_there_and_its_card_says_that_the_run_failed(run: Run) -> N
     card = (folder / "README.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (\w+)$", card, re.MULTILINE)
     assert {"Evaluation", "Use", "Training", "Check", "Limits"} <= set(headings)
-    assert "**This model failed the gates of its run.**" in card and "Gate min_win_rate failed" in card
+    assert "**This model failed the gates of its run.**" in card and "Gate failed: win rate" in card
     manifest = read_manifest(folder)
     assert manifest is not None and manifest.metadata["model"]["gates_passed"] is False
     assert (folder / "model.safetensors").is_file()

@@ -147,5 +147,8 @@ def test_a_changed_model_in_a_store_is_another_model(store: Any, tmp_path: Path)
     stage = Stage("prepare")
     for content, expected in ((b"{}", False), (b"{}", True), (b"{ }", False)):
         store.pipe("/bucket/model/config.json", content)
-        settings = config(model={"name_or_path": "memory://bucket/model"})
+        # A store of tests, which no config may name.
+        plain = config()
+        model = plain.model.model_copy(update={"name_or_path": "memory://bucket/model"})
+        settings = plain.model_copy(update={"model": model})
         assert run_stage("prepare", settings, StageIO.local(tmp_path / "out"), run=stage)[1] is expected
