@@ -145,8 +145,10 @@ def test_foreign_files_are_left_alone(store: Any) -> None:
 
 def test_a_changed_model_in_a_store_is_another_model(store: Any, tmp_path: Path) -> None:
     stage = Stage("prepare")
-    for content, expected in ((b"{}", False), (b"{}", True), (b"{ }", False)):
-        store.pipe("/bucket/model/config.json", content)
+    # Written again, it is another version where the store keeps no checksum: nothing is written between the first two.
+    for content, expected in ((b"{}", False), (None, True), (b"{ }", False)):
+        if content is not None:
+            store.pipe("/bucket/model/config.json", content)
         # A store of tests, which no config may name.
         plain = config()
         model = plain.model.model_copy(update={"name_or_path": "memory://bucket/model"})
