@@ -109,7 +109,8 @@ def test_a_run_stopped_and_killed_ends_as_one_that_was_not(run: Path, tmp_path: 
     assert 3 <= reached < STEPS - 8
     status, said = interrupt([*command, "ppo.save_steps=1"], metrics, reached + 3, signal.SIGKILL)
     assert status == -signal.SIGKILL, "the run ended before it could be killed"
-    assert said.startswith(f"ppo {reached}/")
+    # A slow machine has said more of its progress by then.
+    assert int(re.findall(r"^ppo (\d+)/48", said)[0]) >= reached
     assert not digests(broken / "policy")
     again = podium(*ppo(run, broken), "ppo.save_minutes=77")
     assert again.returncode == 0, again.stderr
