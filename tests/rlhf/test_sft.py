@@ -92,7 +92,9 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: Model
         return jax.value_and_grad(lambda own: weighted_nll(network, bases, own, batch) / jnp.sum(batch.weight))(weights)
 
     packed, alone = loss(lessons(config, PACKED)), loss(lessons(config, ALONE))
-    check_reordered(packed, alone)
+    # Gradients of queries and keys, of 1e-4 to 2e-3, are differences of sums of 0.1 and more: changing the last bit of
+    # each weight moves them by 1.5e-5.
+    check_reordered(packed, alone, smallest=1e-1)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(packed[1])) > 1e-2
 
 

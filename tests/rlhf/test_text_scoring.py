@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_reward_model_alone_on_the_texts(
     rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 8
     rendered = {policy.tokenizer.decode(policy.tokenizer.encode_prompt(prompt)): prompt for prompt in PROMPTS}
-    expected = [alone(reward, rendered[row["prompt"]], row["response"], row["finished"]) for row in rows]
+    expected = [alone(reward, rendered[row["prompt"]], row["response"], end=True) for row in rows]
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose([row["score"] for row in rows], expected, rtol=0, atol=1e-4)
     ended = [row for row in rows if row["finished"]]

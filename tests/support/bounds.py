@@ -11,16 +11,16 @@ import numpy as np
 REORDERED = 5e-4
 
 
-def check_reordered(first: Any, second: Any, *, exact: dict[str, float] | None = None) -> None:
+def check_reordered(first: Any, second: Any, *, exact: dict[str, float] | None = None, smallest: float = 1e-2) -> None:
     """Compare two trees whose sums were taken in different orders, each array by its own largest value.
 
     `exact` names arrays with an absolute bound of their own: fractions that count on which side of an edge tokens lie.
+    `smallest` is the size that an array is taken to have at least: what is 0 up to rounding has no size of its own.
     """
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True):
         name = jax.tree_util.keystr(path)
         found, expected = np.asarray(x), np.asarray(y)
         scale = float(np.max(np.abs(expected), initial=0.0))
         special = [bound for part, bound in (exact or {}).items() if part in name]
-        # Below the smallest the quantity is made of: what is 0 up to rounding has no size of its own.
-        bound = special[0] if special else REORDERED * max(scale, 1e-2)
+        bound = special[0] if special else REORDERED * max(scale, smallest)
         np.testing.assert_allclose(found, expected, rtol=0, atol=bound, err_msg=name)
