@@ -3,6 +3,7 @@
 _ELSEWHERE = {
     "report_to": "each training stage writes TensorBoard event files beside its metrics",
     "logging_dir": "each stage keeps its event files in its own output",
+    "tensorboard": "each training stage writes TensorBoard event files beside its metrics",
     "wandb_project": "each training stage writes TensorBoard event files beside its metrics",
     "run_name": "name the run's folder with podium run --out",
     "output_dir": "name the run's folder with podium run --out, or a stage's outputs with --output",

@@ -39,7 +39,7 @@ MANAGED: dict[str, Parameter] = {
     "instruction": Parameter(("data.instruction",)),
     "project": Parameter(("platform.vertex.project",)),
     "location": Parameter(("platform.vertex.region",)),
-    "tensorboard_resource_id": Parameter(("platform.vertex.tensorboard",)),
+    "tensorboard_resource_id": Parameter(remark="training stages write event files; tensorboard --logdir reads them"),
     "encryption_spec_key_name": Parameter(("platform.vertex.encryption_key",)),
     "model_display_name": Parameter(remark="name the exported folder with podium run --out"),
     "deploy_model": Parameter(remark="the run ends with a Hugging Face folder and deploys nothing"),

@@ -68,7 +68,6 @@ class VertexConfig(Section):
     service_account: str | None = Field(None, description="Account the run acts as.")
     network: str | None = Field(None, description="Full name of the VPC network to peer with.")
     encryption_key: str | None = Field(None, description="Full name of the Cloud KMS key for everything written.")
-    tensorboard: str | None = Field(None, description="Full name of a managed TensorBoard instance.")
     api_endpoint: Service | None = Field(None, description="Another service address; null takes the region's.")
     api_transport: Literal["grpc", "rest"] = Field("grpc", description="How the client speaks to the service.")
 
