@@ -14,6 +14,8 @@ from podium.config.root import PodiumConfig
 
 # A model's config.json has some kilobytes.
 _LONGEST = 1 << 22
+# Weights that other tools write and that are not read from a model folder.
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx")
 
 
 def absent(config: PodiumConfig) -> Iterator[tuple[Keys, str]]:
@@ -47,6 +49,14 @@ def unchecked(config: PodiumConfig) -> Iterator[str]:
             yield f"{key}: {place} is not checked: the Hugging Face Hub has it, or its cache here"
         elif target != "local" and not os.path.exists(place) and not is_pattern(place):
             yield f"{key}: {place} is not on this machine; not checked, as {target} reads it"
+    for keys, model in _models(config):
+        # Prepare reads a tokenizer alone, and is worth running while the weights are still on their way.
+        folder = model.name_or_path
+        if not os.path.isabs(folder) or not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
+            continue
+        if not _has(set(os.listdir(folder)), ".safetensors"):
+            key = ".".join(str(part) for part in (*keys, "name_or_path"))
+            yield f"{key}: {folder} holds no weights yet; all stages but prepare need them"
 
 
 def _sources(config: PodiumConfig) -> Iterator[tuple[Keys, Source]]:
@@ -84,7 +94,7 @@ def _unreadable_model(name: str) -> str | None:
         names = set(os.listdir(name))
         if "adapter_config.json" not in names and "config.json" not in names:
             return f"{shown}: has no config.json; write the path of a model folder"
-        if not any(entry.endswith(".safetensors") for entry in names):
+        if not _has(names, ".safetensors") and (_has(names, *_OTHER_WEIGHTS) or not _has(names, "tokenizer.json")):
             return f"{shown}: has no safetensors; write the path of a model folder, or see podium import-weights"
         if "config.json" in names:
             with (folder / "config.json").open("rb") as file:
@@ -96,6 +106,10 @@ def _unreadable_model(name: str) -> str | None:
     except (ValueError, RecursionError):
         return f"{shown}: config.json is not JSON; copy the folder again"
     return None
+
+
+def _has(names: set[str], *endings: str) -> bool:
+    return any(name.endswith(endings) for name in names)
 
 
 def _shown(path: str) -> str:

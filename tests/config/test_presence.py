@@ -86,8 +86,17 @@ def test_a_model_s_config_that_says_nothing_is_refused(here: Path, config: str, 
 
 
 def test_weights_of_another_form_are_refused(here: Path) -> None:
+    (here / "m" / "model.safetensors").rename(here / "m" / "pytorch_model.bin")
+    assert "has no safetensors" in refused(here)
+
+
+def test_a_folder_without_weights_is_enough_to_prepare_with(here: Path) -> None:
     (here / "m" / "model.safetensors").unlink()
     assert "has no safetensors" in refused(here)
+    (here / "m" / "tokenizer.json").touch()
+    notices: list[str] = []
+    load_config(here / "rlhf.yaml", [], notices, look_for="target")
+    assert [notice for notice in notices if f"{here}/m holds no weights yet; all stages but prepare need" in notice]
 
 
 def test_what_another_machine_or_the_network_has_is_noted(here: Path) -> None:

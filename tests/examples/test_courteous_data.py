@@ -92,3 +92,14 @@ def test_no_single_word_tells_good_answers_from_bad(pairs: list[dict[str, str]])
         lead.subtract(rejected - chosen)
     accuracy = {word: 0.5 + abs(n) / (2 * len(pairs)) for word, n in lead.items()}
     assert {word: share for word, share in accuracy.items() if share >= 0.7} == {}
+
+
+def test_answers_that_break_off_are_all_rejected(pairs: list[dict[str, str]]) -> None:
+    assert [row["chosen"] for row in pairs if row["chosen"][-1].isalnum()] == []
+    assert 60 <= sum(row["rejected"][-1].isalnum() for row in pairs) <= 80
+
+
+def test_a_promise_is_no_mark_of_a_good_answer(pairs: list[dict[str, str]]) -> None:
+    """A policy finds such a mark within twenty steps: with 50 against 1, 79 % of its answers came to say "I'll"."""
+    chosen, rejected = (sum("I'll" in row[field] for row in pairs) for field in ("chosen", "rejected"))
+    assert chosen <= 1.5 * rejected
