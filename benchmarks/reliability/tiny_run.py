@@ -7,6 +7,7 @@ KILL_AT=N ends it by SIGKILL before its Nth change of a file below FOLDER.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -95,6 +96,9 @@ def contents(out: Path) -> dict[str, Any]:
             # TensorBoard's files have the time in their names.
             files = sorted(file for file in values["files"] if not file.startswith("tensorboard/"))
             found[name] = [values["stage"], values["config"], files]
+        elif path.name == "README.md":
+            # The model card names the digests of PPO's inputs, and a reward model holds its metrics.jsonl.
+            found[name] = re.sub("sha256 [0-9a-f]{64}", "sha256", path.read_text(encoding="utf-8"))
         else:
             found[name] = path.read_bytes()
     return found

@@ -183,6 +183,14 @@ def test_a_usage_error_is_status_2_without_a_trace(command: Command, words: list
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("words", [["--ppo.kl_coef=1"], ["--ppo.kl_coef", "1"]])
+def test_a_value_written_as_an_option_is_told_its_form(command: Command, words: list[str]) -> None:
+    code, _, err = command("run", "rlhf.yaml", *words)
+    assert code == 2
+    expected = "--ppo.kl_coef is no option; write ppo.kl_coef=VALUE, without --, behind CONFIG"
+    assert err == f"podium: error: {expected}\n"
+
+
 HUB = "Note: model.name_or_path: some/model is not checked: the Hugging Face Hub has it, or its cache here"
 
 
