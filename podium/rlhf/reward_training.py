@@ -30,7 +30,7 @@ from podium.rlhf.reward import (
     make_reward_step,
     normalisation,
 )
-from podium.rlhf.scoring import encode_answers, score_ids
+from podium.rlhf.scoring import encode_answers, score_shown
 from podium.training.loop import run_loop
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
@@ -98,9 +98,7 @@ def _reference_texts(model: Model, policy: Model, train: Sequence[PreferenceReco
 
 
 def _normalisation(model: Model, reference: Sequence[Example]) -> tuple[float, float]:
-    with Progress(len(reference), "reward: scores to normalise", unit="answer") as progress:
-        scores = score_ids(model, reference, progress=lambda done, _: progress.update(done))
-    return normalisation(jnp.asarray(scores))
+    return normalisation(jnp.asarray(score_shown(model, reference, "reward: scores to normalise")))
 
 
 def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:

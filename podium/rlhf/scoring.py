@@ -10,6 +10,7 @@ import numpy as np
 from podium.models.packing import Example, Packed, enclosing, pack, size
 from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network
+from podium.training.progress import Progress
 
 if TYPE_CHECKING:
     from podium.data.tokenizer import Tokenizer
@@ -28,11 +29,17 @@ def score_ids(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Raw scores, before gain and bias, of texts of any lengths, each a prompt with one response; float32 [texts]."""
+    """Raw scores, before gain and bias, of texts of any lengths, each a prompt with one response; float32 [texts].
+
+    Equal texts are scored once: it is cheaper, and none wins over itself by the rounding of another batch.
+    """
     network = Network(model.config, model.lora)
     weights = {"base": model.params, "head": model.head}
     if model.adapter:
         weights["adapter"] = model.adapter
+    keys = [(tuple(text.prompt), tuple(text.responses[0])) for text in texts]
+    place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    texts = [Example(prompt, [response]) for prompt, response in place]
     scores = np.zeros(len(texts), np.float32)
     sizes = [size(model.config, text) for text in texts]
     order = sorted(range(len(texts)), key=lambda row: (sum(sizes[row]), sizes[row], row))
@@ -44,8 +51,14 @@ def score_ids(
         columns = np.array([[row[0][0] if row else 0] for row in ends], np.int32)
         scores[rows] = jax.device_get(_scores(network, weights, packed, columns))[: len(rows)]
         if progress is not None:
-            progress(start + len(rows), len(order))
-    return scores
+            progress((start + len(rows)) * len(keys) // len(order), len(keys))
+    return scores[[place[key] for key in keys]]
+
+
+def score_shown(model: "Model", texts: Sequence[Example], label: str, *, batch_size: int = 16) -> np.ndarray:
+    """Raw scores as `score_ids` gives them, with progress on the terminal under this label."""
+    with Progress(len(texts), label, unit="answer") as progress:
+        return score_ids(model, texts, batch_size=batch_size, progress=lambda done, _: progress.update(done))
 
 
 def score(

@@ -29,9 +29,8 @@ from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.samples import Row, prompt_text
 from podium.models import Model
-from podium.models.packing import Example
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.scoring import encode_answers, score_ids
+from podium.rlhf.scoring import encode_answers, score_shown
 from podium.stages.base import base_folder, base_model, load
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
@@ -99,36 +98,17 @@ def _rewards(
     policy: Model,
     model: Model,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score baseline and tuned answers, [prompts, generations] each, in one pass.
-
-    Equal answers are scored once: the same one must not win by the rounding of another batch.
-    """
-    prompts = [model.tokenizer.encode_prompt(row.prompt) for row in candidates]
-    sides = [_examples(model, policy, prompts, rows) for rows in ([row.responses for row in candidates], answers)]
-    unique = sorted(set(sides[0] + sides[1]))
-    with Progress(len(unique), "evaluate: score", unit="answer") as progress:
-        raw = score_ids(
-            model,
-            [Example(prompt, [response]) for prompt, response in unique],
-            batch_size=config.evaluation.batch_size,
-            progress=lambda done, _: progress.update(done),
-        )
-    scores = model.gain * raw + model.bias
+    """Score baseline and tuned answers, [prompts, generations] each, in one pass."""
+    rows = [*(row.responses for row in candidates), *answers]
+    prompts = [model.tokenizer.encode_prompt(row.prompt) for row in candidates] * 2
+    repeated = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
+    texts = encode_answers(model, policy.tokenizer, repeated, [one.token_ids for row in rows for one in row])
+    raw = score_shown(model, texts, "evaluate: score", batch_size=config.evaluation.batch_size)
+    scores = model.gain * raw.astype(float) + model.bias
     if not np.isfinite(scores).all():
         raise UserError(f"{io.input('reward_model')}: gives rewards that are not finite; train the reward model again")
-    of = dict(zip(unique, scores.astype(float).tolist(), strict=True))
-    shape = len(candidates), len(candidates[0].responses)
-    baseline, tuned = (np.array([of[key] for key in side]).reshape(shape) for side in sides)
+    baseline, tuned = scores.reshape(2, len(candidates), -1)
     return baseline, tuned
-
-
-def _examples(
-    model: Model, policy: Model, prompts: Sequence[Sequence[int]], rows: list[list[Response]]
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Prompt and response of every answer, as the reward model reads them."""
-    repeated = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
-    encoded = encode_answers(model, policy.tokenizer, repeated, [one.token_ids for row in rows for one in row])
-    return [(tuple(one.prompt), tuple(one.responses[0])) for one in encoded]
 
 
 def _measure(

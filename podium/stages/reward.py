@@ -20,7 +20,7 @@ from podium.models import Model, save
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.comparisons import encode
 from podium.rlhf.reward_training import RewardRun, train_reward
-from podium.rlhf.scoring import encode_answers, score_ids
+from podium.rlhf.scoring import encode_answers, score_shown
 from podium.stages.base import base_model, reward_base, work_key
 from podium.stages.io import Result, StageIO
 
@@ -52,9 +52,8 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             fingerprint=work_key("reward", config, io, policy, base),
         ),
     )
-    report = judge(model, held_out, config.data.max_length)
+    report = judge(model, policy.tokenizer, held_out, config)
     if report:
-        report["cut"] = judge_cut(model, policy.tokenizer, held_out, config.ppo.max_new_tokens)
         _warn(report)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
@@ -63,37 +62,35 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     return Result(metrics=metrics, metadata={"reward_model": {"base": model.base, **metrics}})
 
 
-def judge_cut(
-    model: Model, writer: Tokenizer, held_out: Sequence[PreferenceRecord], max_new_tokens: int
+def judge(
+    model: Model, writer: Tokenizer, held_out: Sequence[PreferenceRecord], config: PodiumConfig
 ) -> dict[str, Any]:
-    """Report the accuracy where responses are cut after so many of the policy's tokens, as PPO cuts its own.
+    """Report accuracy, calibration and margins on comparisons the model has not seen; {} where there is none.
 
-    Keys: max_new_tokens; share (of the responses that are longer); accuracy (value, low, high, units). Pairs whose
+    `cut` says how it judges the same responses cut after ppo.max_new_tokens of the policy's tokens, as PPO cuts its
+    own: max_new_tokens; share (of the responses that are longer); accuracy (value, low, high, units). Pairs whose
     responses begin alike to the cut count half.
     """
     held_out = [record for record in held_out if any(pairs(record))]
-    texts, cut = [], 0
-    for record in held_out:
-        for response in record.responses:
-            ids = writer.encode_response(response)
-            cut += len(ids) > max_new_tokens
-            texts.append((record.prompt, ids[:max_new_tokens]))
-    scores = score_ids(model, encode_answers(model, writer, *zip(*texts, strict=True)))
-    better, worse, groups = _pairs(held_out)
-    accuracy = preference.accuracy(scores[better], scores[worse], CONFIDENCE, groups=groups)
-    return {"max_new_tokens": max_new_tokens, "share": cut / len(texts), "accuracy": accuracy._asdict()}
-
-
-def judge(model: Model, held_out: Sequence[PreferenceRecord], max_length: int) -> dict[str, Any]:
-    """Report accuracy, calibration and margins on comparisons the model has not seen; {} where there is none."""
-    held_out = [record for record in held_out if any(pairs(record))]
     if not held_out:
         return {}
-    comparisons = encode(held_out, model.tokenizer, max_length)
-    scores = score_ids(model, [text for comparison in comparisons for text in comparison.texts])
-    lengths = np.array([len(candidate) for comparison in comparisons for candidate in comparison.candidates])
+    comparisons = encode(held_out, model.tokenizer, config.data.max_length)
+    texts = [text for comparison in comparisons for text in comparison.texts]
+    limit = config.ppo.max_new_tokens
+    prompts = [record.prompt for record in held_out for _ in record.responses]
+    answers = [writer.encode_response(response) for record in held_out for response in record.responses]
+    short = encode_answers(model, writer, prompts, [answer[:limit] for answer in answers])
+    scores = score_shown(model, [*texts, *short], "reward: held-out responses, whole and cut")
+    whole, cut = np.split(scores, [len(texts)])
     better, worse, groups = _pairs(held_out)
-    return preference.report(scores[better], scores[worse], lengths[better], lengths[worse], CONFIDENCE, groups=groups)
+    lengths = np.array([len(text.responses[0]) for text in texts])
+    report = preference.report(whole[better], whole[worse], lengths[better], lengths[worse], CONFIDENCE, groups=groups)
+    report["cut"] = {
+        "max_new_tokens": limit,
+        "share": sum(len(answer) > limit for answer in answers) / len(answers),
+        "accuracy": preference.accuracy(cut[better], cut[worse], CONFIDENCE, groups=groups)._asdict(),
+    }
+    return report
 
 
 def _pairs(records: Sequence[PreferenceRecord]) -> tuple[list[int], list[int], list[str]]:
