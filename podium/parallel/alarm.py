@@ -32,8 +32,11 @@ for line in sys.stdin.buffer:
 
 
 @functools.cache
-def silence_alarm() -> None:
-    """Drop the alarm from what this process logs from now on; Python's own output to stderr goes past the filter."""
+def silence_alarm() -> "subprocess.Popen[bytes]":
+    """Drop the alarm from what this process logs from now on; Python's own output to stderr goes past the filter.
+
+    Gives the filter's process, which the cache holds: Python warns of a process that is let go while it runs.
+    """
     shown = os.dup(2)
     command = [sys.executable, "-I", "-S", "-c", _FILTER]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=shown)
@@ -44,3 +47,4 @@ def silence_alarm() -> None:
     if isinstance(stream, TextIOWrapper) and stream is sys.__stderr__:
         # A bar asks whether it writes to a terminal.
         sys.stderr = os.fdopen(shown, "w", 1, encoding=stream.encoding, errors=stream.errors)
+    return child
