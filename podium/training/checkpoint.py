@@ -15,8 +15,10 @@ import orbax.checkpoint as ocp
 
 from podium.errors import UserError, why_full
 
-# What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop.
+# What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop; and of one of
+# Orbax's own that failed beside it.
 _LATE = "Event loop is closed"
+_UNHEARD = "Future exception was never retrieved"
 
 
 class Restored(NamedTuple):
@@ -157,5 +159,12 @@ def _quiet() -> Iterator[None]:
     try:
         yield
         sys.unraisablehook = said
+    except BaseException:
+        logging.getLogger("asyncio").addFilter(_is_heard)
+        raise
     finally:
         logger.setLevel(level)
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_UNHEARD)

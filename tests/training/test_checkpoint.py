@@ -1,5 +1,6 @@
 """podium.training.checkpoint: bit-equal states, other layouts, kills, full disks, other models."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -197,9 +198,11 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
-def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch):
-    """Writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each."""
+def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch, caplog):
+    """Writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each, or fail unheard."""
     said = []
+    asyncio = logging.getLogger("asyncio")
+    monkeypatch.setattr(asyncio, "filters", [])
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
     with Checkpoints(tmp_path, keep=1) as checkpoints:
 
@@ -214,7 +217,10 @@ def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch):
             checkpoints.save(2, {"x": jnp.ones(2)}, {})
         for text in ("Event loop is closed", "something else"):
             sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+        for text in ("Future exception was never retrieved\nfuture: <Future finished>", "another thing"):
+            asyncio.error(text)
     assert said == ["something else"]
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == ["another thing"]
 
 
 def test_other_failures_keep_their_own_type(tmp_path):
