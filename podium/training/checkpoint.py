@@ -15,10 +15,10 @@ import orbax.checkpoint as ocp
 
 from podium.errors import UserError, why_full
 
-# What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop; and of one of
-# Orbax's own that failed beside it.
+# What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop; and of a
+# future, task or group of tasks of Orbax's that failed beside it.
 _LATE = "Event loop is closed"
-_UNHEARD = "Future exception was never retrieved"
+_UNHEARD = "exception was never retrieved"
 
 
 class Restored(NamedTuple):
@@ -167,4 +167,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _is_heard(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_UNHEARD)
+    return _UNHEARD not in record.getMessage().partition("\n")[0]

@@ -217,8 +217,9 @@ def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch, 
             checkpoints.save(2, {"x": jnp.ones(2)}, {})
         for text in ("Event loop is closed", "something else"):
             sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
-        for text in ("Future exception was never retrieved\nfuture: <Future finished>", "another thing"):
-            asyncio.error(text)
+        for kind in ("Future", "Task", "_GatheringFuture"):
+            asyncio.error(f"{kind} exception was never retrieved\nfuture: <{kind} finished>")
+        asyncio.error("another thing")
     assert said == ["something else"]
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == ["another thing"]
 
