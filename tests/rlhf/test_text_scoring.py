@@ -13,10 +13,11 @@ from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.models import Model, family, load
 from podium.models.heads import init_head
+from podium.models.packing import Example
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
-from podium.rlhf.scoring import score
+from podium.rlhf.scoring import score, score_ids
 from support import folders
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("one", "and two", "a third", "4th?", "five five", "six")]
@@ -94,3 +95,12 @@ def test_an_encoder_alone_has_no_values_for_single_tokens(models: dict[str, Mode
     prompts = [PromptRecord(id="0", prompt=PROMPTS[0])]
     with pytest.raises(UserError, match=r"ppo\.critic\.init: .* no value for single tokens; write policy"):
         train_ppo(policy, reward, prompts, run_of(tmp_path, critic={}))
+
+
+def test_equal_texts_are_scored_once_and_alike(models: dict[str, Model]) -> None:
+    reward = as_reward(models["decoder"])
+    texts = [Example([3, 4], answer) for answer in ([[5, 6]], [[7]], [[5, 6]])]
+    seen: list[tuple[int, int]] = []
+    found = score_ids(reward, texts, batch_size=1, progress=lambda *count: seen.append(count))
+    assert found[0] == found[2] != found[1]
+    assert seen == [(1, 3), (3, 3)]
