@@ -103,3 +103,12 @@ def test_a_promise_is_no_mark_of_a_good_answer(pairs: list[dict[str, str]]) -> N
     """A policy finds such a mark within twenty steps: with 50 against 1, 79 % of its answers came to say "I'll"."""
     chosen, rejected = (sum("I'll" in row[field] for row in pairs) for field in ("chosen", "rejected"))
     assert chosen <= 1.5 * rejected
+
+
+def test_an_offer_to_help_is_no_mark_of_a_good_answer(pairs: list[dict[str, str]]) -> None:
+    """It fits any message, so a policy comes to say nothing else: 66 of 98 answers did, with 14 against 10."""
+    chosen, rejected = (
+        sum(bool(re.search(r"\b(happy|glad|delighted) to\b", row[field])) for row in pairs)
+        for field in ("chosen", "rejected")
+    )
+    assert rejected >= 3 * chosen
