@@ -21,7 +21,6 @@ cases.limit_threads()
 os.environ["JAX_NUM_CPU_DEVICES"] = str(json.loads(Path(sys.argv[1]).read_text())["devices"])
 
 import jax  # noqa: E402 - pages and processors are chosen before JAX starts
-import jax.numpy as jnp  # noqa: E402
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig  # noqa: E402
 from podium.models import LoraSpec, Model  # noqa: E402
@@ -34,7 +33,7 @@ from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arra
 from podium.rlhf.networks import Network  # noqa: E402
 from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
 from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
-from podium.rlhf.reward import RewardSpec, RewardState, make_reward_step  # noqa: E402
+from podium.rlhf.reward import RewardSpec, make_reward_step  # noqa: E402
 from podium.rlhf.rewards import reward_scores  # noqa: E402
 from podium.rlhf.roles import cast_networks, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
@@ -123,8 +122,8 @@ def ppo_seconds(case: Case) -> list[float]:
             make_mesh(data=case.devices, fsdp=1),
             path,
             str(path / "checkpoints"),
-            path / "rollouts.jsonl",
             "bench",
+            path / "rollouts.jsonl",
         )
         fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec.shared_layers, spec.ending))
         return gaps([row["time"] for row in read_metrics(path)])
@@ -145,9 +144,7 @@ def reward_seconds(case: Case) -> list[float]:
     )
     with placement.on(mesh):
         trained = {"base": init_params(config, jax.random.key(0))[0], "head": init_head(config, jax.random.key(1))}
-        weights = placement.place_weights(mesh, network, trained)
-        count = jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh))
-        state = RewardState(weights, placement.place_optimizer(mesh, network, weights, tx), count)
+        state = placement.start_state(mesh, network, trained, tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         pure = make_reward_step(RewardSpec(network, "pairwise", 0.0), tx)
         step = jax.jit(pure, donate_argnums=0, out_shardings=(shardings, None))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import tiny_run
 
+from podium.config import STAGE_TABLE
+
 os.environ.update(tiny_run.SETTINGS)
 sys.path.insert(0, str(tiny_run.ROOT))
 
@@ -58,7 +60,7 @@ def digests(out: Path) -> dict[str, str]:
     """Return the digest of every output by STAGE/OUTPUT."""
     from podium.stages.io import content_digest
 
-    names = [f"{stage}/{name}" for stage, (_, outputs) in tiny_run.STAGES.items() for name in outputs]
+    names = [f"{stage}/{name}" for stage in tiny_run.STAGES for name in tiny_run.outputs_of(stage)]
     return {name: content_digest(out / name) for name in names}
 
 
@@ -67,8 +69,8 @@ def needed(stage: str, before: dict[str, str], after: dict[str, str]) -> list[st
     changed = {name for name in before if before[name] != after[name]}
     return [
         one
-        for one, (inputs, _) in tiny_run.STAGES.items()
-        if one == stage or any(f"{writer}/{name}" in changed for name, writer in inputs.items())
+        for one in tiny_run.STAGES
+        if one == stage or any(f"{x.stage}/{x.output}" in changed for x in STAGE_TABLE[one].takes if not x.optional)
     ]
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from podium.config import STAGE_TABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 # Compiled once for all starts, and without optimisation: what is under test is files.
 SETTINGS = {
@@ -25,19 +27,8 @@ SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864",
 }
-# In the order of a run: inputs by the stage that writes them, outputs.
-STAGES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    "prepare": ({}, ("preferences", "prompts", "data_report", "metrics")),
-    "reward": ({"preferences": "prepare"}, ("reward_model", "metrics")),
-    "sample": ({"prompts": "prepare"}, ("candidates", "metrics")),
-    "ppo": ({"prompts": "prepare", "reward_model": "reward"}, ("policy", "rollouts", "metrics")),
-    "evaluate": (
-        {"policy": "ppo", "candidates": "sample", "reward_model": "reward"},
-        ("report", "samples", "metrics"),
-    ),
-    "export": ({"policy": "ppo"}, ("model",)),
-    "gates": ({"samples": "evaluate"}, ("metrics",)),
-}
+# Of a config without demonstrations.
+STAGES = tuple(stage for stage in STAGE_TABLE if stage != "sft")
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
 
@@ -74,11 +65,16 @@ def write_inputs(folder: Path) -> Path:
 
 def places(stage: str, out: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the inputs and outputs of a stage of the run in `out`."""
-    inputs, outputs = STAGES[stage]
+    spec = STAGE_TABLE[stage]
     return (
-        {name: str(out / writer / name) for name, writer in inputs.items()},
-        {name: str(out / stage / name) for name in outputs},
+        {one.name: str(out / one.stage / one.output) for one in spec.takes if not one.optional},
+        {name: str(out / stage / name) for name in outputs_of(stage)},
     )
+
+
+def outputs_of(stage: str) -> tuple[str, ...]:
+    """Return the names of a stage's outputs in such a run."""
+    return tuple(name for name in STAGE_TABLE[stage].outputs if name != "demonstrations")
 
 
 def contents(out: Path) -> dict[str, Any]:
@@ -109,8 +105,8 @@ def damaged(out: Path) -> list[str]:
     from podium.stages.manifest import first_damage, read_manifest
 
     bad = []
-    for stage, (_, outputs) in STAGES.items():
-        for name in outputs:
+    for stage in STAGES:
+        for name in outputs_of(stage):
             manifest = read_manifest(out / stage / name)
             if manifest is not None and (damage := first_damage(out / stage / name, manifest)):
                 bad.append(damage)

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,12 +24,12 @@ _MOST_REASONS = 4
 Ask = Callable[[Sequence[str]], None]
 
 
-def outdated(out: Path, config: PodiumConfig, spec: str, ask: Ask) -> dict[str, list[str]]:
+def outdated(out: Path, config: PodiumConfig, ask: Ask) -> dict[str, list[str]]:
     """Return the stages whose results are of no use any more, in the order of a run, each with its own reasons."""
     if not any(out.glob("*/*/manifest.json")) and not any(out.glob("*/*/.work/task")):
         return {}
     before = yaml.safe_load((out / workdir.CONFIG).read_text("utf-8")) if (out / workdir.CONFIG).exists() else None
-    request = {"config": config.model_dump(mode="json"), "before": before, "folder": str(out), "edges": edges_of(spec)}
+    request = {"config": config.model_dump(mode="json"), "before": before, "folder": str(out)}
     write_text(out / REQUEST, json.dumps(request))
     try:
         ask(["changes", str(out / REQUEST), str(out / ANSWER)])
@@ -39,22 +38,6 @@ def outdated(out: Path, config: PodiumConfig, spec: str, ask: Ask) -> dict[str, 
     finally:
         for name in (REQUEST, ANSWER):
             (out / name).unlink(missing_ok=True)
-
-
-def edges_of(spec: str) -> dict[str, dict[str, str]]:
-    """Return the places of each stage's inputs below the run folder, stages in the order in which they run."""
-    tasks: Mapping[str, Any] = yaml.safe_load(spec)["root"]["dag"]["tasks"]
-    edges = {}
-    for name in sorted(tasks, key=lambda name: len(_ancestors(name, tasks))):
-        artifacts = tasks[name].get("inputs", {}).get("artifacts", {})
-        made = {key: value["taskOutputArtifact"] for key, value in artifacts.items()}
-        edges[name] = {key: f"{value['producerTask']}/{value['outputArtifactKey']}" for key, value in made.items()}
-    return edges
-
-
-def _ancestors(name: str, tasks: Mapping[str, Any]) -> set[str]:
-    direct = set(tasks[name].get("dependentTasks", ()))
-    return direct.union(*(_ancestors(one, tasks) for one in direct))
 
 
 def explain(found: Mapping[str, Sequence[str]], edges: Mapping[str, Mapping[str, str]]) -> list[str]:

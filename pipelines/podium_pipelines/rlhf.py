@@ -9,7 +9,7 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 import podium_components as components
-from podium.config import PodiumConfig, stages_of
+from podium.config import STAGE_TABLE, PodiumConfig, stages_of
 from podium.errors import UserError
 from podium_pipelines.parameters import stage_parameter
 from podium_pipelines.resources import apply_resources
@@ -59,31 +59,14 @@ def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions) -> B
 
 def _tasks(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dsl.PipelineTask]:
     """Make the tasks from the channels of their parameters, by stage, in the order in which a laptop runs them."""
-    prepared = components.prepare(**given["prepare"])
-    tasks = {"prepare": prepared}
-    # KFP takes no None for an optional artifact: it is left out.
-    model, base = {}, {}
-    if "sft" in given:
-        tasks["sft"] = components.sft(demonstrations=prepared.outputs["demonstrations"], **given["sft"])
-        model, base = ({name: tasks["sft"].outputs["model"]} for name in ("model", "base"))
-    prompts = prepared.outputs["prompts"]
-    tasks["reward"] = components.reward(preferences=prepared.outputs["preferences"], **model, **given["reward"])
-    tasks["sample"] = components.sample(prompts=prompts, **model, **given["sample"])
-    reward_model = tasks["reward"].outputs["reward_model"]
-    tasks["ppo"] = components.ppo(prompts=prompts, reward_model=reward_model, **model, **given["ppo"])
-    policy = tasks["ppo"].outputs["policy"]
-    tasks["evaluate"] = components.evaluate(
-        policy=policy,
-        candidates=tasks["sample"].outputs["candidates"],
-        reward_model=reward_model,
-        data_report=prepared.outputs["data_report"],
-        **model,
-        **given["evaluate"],
-    )
-    samples, report = (tasks["evaluate"].outputs[name] for name in ("samples", "report"))
-    tasks["export"] = components.export(policy=policy, samples=samples, **base, **given["export"])
-    # Last, so that a run whose gates failed has its model.
-    tasks["gates"] = components.gates(samples=samples, report=report, **given["gates"]).after(tasks["export"])
+    tasks: dict[str, dsl.PipelineTask] = {}
+    for stage, parameters in given.items():
+        spec = STAGE_TABLE[stage]
+        # KFP takes no None for an optional artifact: it is left out.
+        artifacts = {one.name: tasks[one.stage].outputs[one.output] for one in spec.takes if one.stage in tasks}
+        tasks[stage] = getattr(components, stage)(**artifacts, **parameters)
+        for earlier in spec.after:
+            tasks[stage].after(tasks[earlier])
     return tasks
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 from rich.console import Console
 
-from podium.config import PodiumConfig, stages_of
+from podium.config import PodiumConfig, edges_of, stages_of
 from podium.errors import UserError
 from podium.storage.files import write_text
 from podium_components import PROGRAM
@@ -81,20 +81,20 @@ def run_pipeline(
             if runner == "docker"
             else _Process(program or THIS_PROGRAM, lock)
         )
-        _put_away(out, config, spec, start.ask, console, redo=redo)
+        _put_away(out, config, start.ask, console, redo=redo)
         write_text(out / workdir.CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_text(out / workdir.PIPELINE, spec)
         tasks = _Tasks(out, console, start, len(stages_of(config)))
         run_spec(out / workdir.PIPELINE, out, out / workdir.KFP_LOG, tasks.run)
 
 
-def _put_away(out: Path, config: PodiumConfig, spec: str, ask: earlier.Ask, console: Console, *, redo: bool) -> None:
+def _put_away(out: Path, config: PodiumConfig, ask: earlier.Ask, console: Console, *, redo: bool) -> None:
     """Take out of the run folder what the config makes outdated, after saying so, and keep it."""
     earlier.settle(out)
-    found = earlier.outdated(out, config, spec, ask)
+    found = earlier.outdated(out, config, ask)
     if not found:
         return
-    for line in earlier.explain(found, earlier.edges_of(spec)):
+    for line in earlier.explain(found, edges_of(config)):
         say(console, line)
     if redo:
         earlier.replace(out, list(found))

@@ -8,13 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from podium.config import MODEL_FILES, ModelConfig, PodiumConfig, paths
+from podium.config import MODEL_FILES, STAGE_TABLE, ModelConfig, PodiumConfig, paths
 from podium.storage import hub, remote
 from podium.storage.digests import file_digest, value_digest
-
-# Of tasks that read the configured model; with an sft task, the others read what that wrote.
-_MODEL_READERS = ("prepare", "reward", "sample", "ppo", "evaluate", "export")
-_MODEL_READERS_SFT = ("prepare", "sft")
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,11 @@ def resolved(config: PodiumConfig, say: Callable[[str], None]) -> Versions:
 
 def parameters_of(config: PodiumConfig, stage: str) -> tuple[str, ...]:
     """Return the names of the versions that a stage's task depends on."""
+    spec = STAGE_TABLE[stage]
     found = []
-    if stage == "prepare":
+    if spec.reads_data_files:
         found.append("data_version")
-    if stage in (_MODEL_READERS if config.sft is None else _MODEL_READERS_SFT):
+    if spec.reads_model and (config.sft is None or spec.from_sft is None):
         found.append("model_version")
     if stage == "reward" and config.reward.model is not None:
         found.append("reward_model_version")

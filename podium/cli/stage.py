@@ -10,56 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.cli.config import notes
+from podium.config import STAGE_TABLE, StageSpec
 from podium.errors import UserError, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
-    from podium.stages.io import Result, StageIO, StageSpec
+    from podium.stages.io import Result, StageIO
     from podium.stages.outputs import Earlier
-
-# Outputs that a command may leave out: nobody needs them, or there is nothing in them.
-SPARE_OUTPUTS = frozenset({"metrics", "demonstrations"})
-# What each stage does, and an example of its artifacts.
-STAGES = {
-    "prepare": (
-        "Read, check and split the data files. They hold preferences, prompts and demonstrations.",
-        "--output preferences=out/preferences --output prompts=out/prompts "
-        "--output demonstrations=out/demonstrations --output data_report=out/data_report",
-    ),
-    "sft": (
-        "Fine-tune the model on demonstrations. The later stages can start from what it writes.",
-        "--input demonstrations=out/demonstrations --output model=out/sft",
-    ),
-    "reward": (
-        "Train a reward model on preferences.",
-        "--input preferences=out/preferences --output reward_model=out/reward_model",
-    ),
-    "sample": (
-        "Answer prompts with the starting policy. The answers are the baseline of the evaluation.",
-        "--input prompts=out/prompts --output candidates=out/candidates",
-    ),
-    "ppo": (
-        "Tune the policy against the reward model with PPO.",
-        "--input prompts=out/prompts --input reward_model=out/reward_model "
-        "--output policy=out/policy --output rollouts=out/rollouts",
-    ),
-    "evaluate": (
-        "Compare the tuned policy with the baseline. Both answer the held-out prompts.",
-        "--input policy=out/policy --input candidates=out/candidates --input reward_model=out/reward_model "
-        "--output report=out/report.html --output samples=out/samples",
-    ),
-    "export": (
-        "Write the tuned policy as a Hugging Face folder.",
-        "--input policy=out/policy --output model=out/model",
-    ),
-    "gates": (
-        "Say whether a run met the thresholds of evaluation.gates; exit with 3 where it did not.",
-        "--input samples=out/samples",
-    ),
-}
-
-# The optional input that takes what sft wrote.
-FROM_SFT = {"reward": "model", "sample": "model", "ppo": "model", "evaluate": "model", "export": "base"}
 
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE|JSON", help="YAML or JSON file, or JSON text, with the config.")
@@ -85,10 +42,8 @@ Overrides = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add a verb for each stage."""
-    for stage, (summary, artifacts) in STAGES.items():
-        app.command(
-            stage, help=_help(stage, summary), epilog=f"Example:  podium {stage} --config rlhf.yaml {artifacts}"
-        )(_command(stage))
+    for stage, spec in STAGE_TABLE.items():
+        app.command(stage, help=_help(stage, spec), epilog=f"Example:  {example(stage)}")(_command(stage))
     app.command(hidden=True)(changes)
 
 
@@ -99,11 +54,20 @@ def changes(request: Path, reply: Path) -> None:
     answer(request, reply)
 
 
-def _help(stage: str, summary: str) -> str:
-    start = f" --input {FROM_SFT[stage]}=PATH starts from what sft wrote." if stage in FROM_SFT else ""
+def example(stage: str) -> str:
+    """Return a command that runs a stage on artifacts which lie as in a run folder, out/STAGE/NAME."""
+    spec = STAGE_TABLE[stage]
+    words = [f"--input {one.name}=out/{one.stage}/{one.output}" for one in spec.takes if not one.optional]
+    made = [one for one in spec.makes if one.type != "Metrics"]
+    words += [f"--output {one.name}=out/{stage}/{one.name}{'.html' if one.is_file else ''}" for one in made]
+    return " ".join(["podium", stage, "--config rlhf.yaml", *words])
+
+
+def _help(stage: str, spec: StageSpec) -> str:
+    start = f" --input {spec.from_sft}=PATH starts from what sft wrote." if spec.from_sft else ""
     return (
-        f"{summary}{start}\n\nOutputs that are complete for the same config and inputs are kept as they are, those of "
-        f"another config as OUTPUT.1, OUTPUT.2, ...; an interrupted {stage} goes on from its last checkpoint."
+        f"{spec.summary}{start}\n\nOutputs that are complete for the same config and inputs are kept as they are, "
+        f"those of another config as OUTPUT.1, OUTPUT.2, ...; an interrupted {stage} goes on from its last checkpoint."
     )
 
 
@@ -153,7 +117,7 @@ def _run_here(
     redo: bool,
 ) -> None:
     from podium.config import load_config, load_config_text
-    from podium.stages.io import SPECS, StageIO
+    from podium.stages.io import StageIO
 
     notices: list[str] = []
     if config.lstrip().startswith("{"):
@@ -161,7 +125,7 @@ def _run_here(
     else:
         settings = load_config(path_argument("--config", "a file")(config), overrides, notices)
     notes(notices)
-    spec = SPECS[stage]
+    spec = STAGE_TABLE[stage]
     io = StageIO(
         _named("--input", inputs, (*spec.inputs, *spec.optional), stage),
         _named("--output", outputs, spec.outputs, stage),
@@ -203,9 +167,9 @@ def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) 
     return found
 
 
-def _require_all(stage: str, io: "StageIO", spec: "StageSpec") -> None:
+def _require_all(stage: str, io: "StageIO", spec: StageSpec) -> None:
     """Refuse to start without an input or output that the stage will ask for."""
     missing = [f"--input {name}=PATH" for name in spec.inputs if name not in io.inputs]
-    missing += [f"--output {name}=PATH" for name in spec.outputs if name not in {*io.outputs, *SPARE_OUTPUTS}]
+    missing += [f"--output {one.name}=PATH" for one in spec.makes if one.required and one.name not in io.outputs]
     if missing:
         raise UserError(f"podium {stage} also needs {' '.join(missing)}")

@@ -7,9 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import AxisSize, Positive, Section, fail
 from podium.config.places import Image, Service, Store
-
-STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates")
-Stage = Literal["prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates"]
+from podium.config.stage_table import StageName
 
 
 def _as_text(value: Any) -> Any:
@@ -94,6 +92,6 @@ class PlatformConfig(Section):
     target: Literal["local", "kubeflow", "vertex"] = Field("local", description="Where compile and submit aim.")
     mesh: MeshConfig = Field(MeshConfig(), description="Devices along each axis.")
     image: Image | None = Field(None, description="Trainer image; null takes the one released with this version.")
-    resources: dict[Stage, Resources] = Field({}, description="What each stage asks for, by stage name.")
+    resources: dict[StageName, Resources] = Field({}, description="What each stage asks for, by stage name.")
     vertex: VertexConfig = Field(VertexConfig(), description="Settings of Vertex AI Pipelines.")
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="Settings of Kubeflow Pipelines.")

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from podium.config.base import Count, Float, Fraction, NonNegative, Positive, PositiveFloat, Section, TopP, fail
 from podium.config.model import LoraConfig
-from podium.config.stages import Resume, Schedule
+from podium.config.training import TrainingConfig
 
 
 class CriticConfig(Section):
@@ -19,19 +19,21 @@ class CriticConfig(Section):
     init: Literal["reward", "policy"] = Field("reward", description="Weights it starts from.")
 
 
-class PpoConfig(Section):
+class PpoConfig(TrainingConfig):
     """Proximal policy optimisation against the reward model."""
 
+    learning_rate: PositiveFloat = Field(3e-6, description="Peak learning rate of AdamW for the policy.")
+    warmup_ratio: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
+    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches that a minibatch is computed in.")
+    lora: LoraConfig | None = Field(
+        None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
+    )
+    save_steps: Positive = Field(20, description="Steps between checkpoints.")
+    logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
     max_steps: Positive = Field(100, description="Steps: one rollout and its updates each.")
     per_device_batch_size: Positive = Field(16, description="Prompts per device and step.")
-    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches that a minibatch is computed in.")
     num_ppo_epochs: Positive = Field(4, description="Passes over each rollout.")
     num_mini_batches: Positive = Field(1, description="Optimizer steps per pass; they share the rollout equally.")
-    learning_rate: PositiveFloat = Field(3e-6, description="Peak learning rate of AdamW for the policy.")
-    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
-    warmup_ratio: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
-    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
-    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
     kl_coef: NonNegative = Field(0.05, description="Weight of the KL penalty in each token's reward.")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="Per-token estimate of the KL (docs/rlhf.md).")
     kl_target: PositiveFloat | None = Field(
@@ -61,14 +63,7 @@ class PpoConfig(Section):
     top_k: Count = Field(0, description="Keep the k likeliest tokens; 0 keeps all.")
     top_p: TopP = Field(1.0, description="Keep the likeliest tokens up to this total probability; 1 keeps all.")
     critic: CriticConfig = Field(CriticConfig(), description="The network that predicts returns.")
-    lora: LoraConfig | None = Field(
-        None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
-    )
-    save_steps: Positive = Field(20, description="Steps between checkpoints.")
-    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
-    logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
     sample_rows: Count = Field(4, description="Rollout rows kept at each logging step.")
-    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

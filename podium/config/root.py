@@ -8,25 +8,13 @@ from pydantic import Field, model_validator
 from podium.config.base import Section, Seed, fail
 from podium.config.data import FILE_FIELDS, DataConfig
 from podium.config.model import ModelConfig
-from podium.config.platform import STAGES, PlatformConfig
+from podium.config.platform import PlatformConfig
 from podium.config.ppo import PpoConfig
+from podium.config.stage_table import STAGE_TABLE, STAGES
 from podium.config.stages import EvaluationConfig, ExportConfig, RewardConfig, SampleConfig, SftConfig
 
-_SECTIONS = {
-    "prepare": ("model", "data"),
-    "sft": ("model", "data", "sft"),
-    "reward": ("model", "data", "reward"),
-    "sample": ("model", "data", "sample"),
-    "ppo": ("model", "data", "ppo"),
-    "evaluate": ("model", "data", "sample", "ppo", "evaluation"),
-    "export": ("model", "export"),
-    "gates": ("model", "evaluation"),
-}
-# Single values of other sections: a whole section here would make a stage run again for what it does not read.
-_VALUES = {"reward": {"ppo": ("max_new_tokens",)}}
 # How often a training section saves, which no result depends on.
 _SAVING = ("save_steps", "save_minutes")
-_USES_DEVICES = {"sft", "reward", "sample", "ppo", "evaluate"}
 
 
 class PodiumConfig(Section):
@@ -61,18 +49,29 @@ def stages_of(config: PodiumConfig) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if stage != "sft" or config.sft is not None)
 
 
+def edges_of(config: PodiumConfig) -> dict[str, dict[str, str]]:
+    """Return where the inputs of each stage of a run come from, as {STAGE: {INPUT: STAGE/OUTPUT}}."""
+    stages = stages_of(config)
+    return {
+        stage: {one.name: f"{one.stage}/{one.output}" for one in STAGE_TABLE[stage].takes if one.stage in stages}
+        for stage in stages
+    }
+
+
 def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return what `stage` reads, ready for JSON: a change elsewhere leaves its cache alone.
 
     Only `prepare` sees the names of the data files; of `platform` a stage sees the mesh alone.
     """
     dump = config.model_dump(mode="json")
-    part = {"seed": dump["seed"]} | {name: dump[name] for name in _SECTIONS[stage]}
-    for name, keys in _VALUES.get(stage, {}).items():
-        part[name] = {key: dump[name][key] for key in keys}
-    if stage != "prepare" and "data" in part:
+    spec = STAGE_TABLE[stage]
+    part = {"seed": dump["seed"]}
+    for section in spec.sections:
+        name, single, key = section.partition(".")
+        part[name] = {key: dump[name][key]} if single else dump[name]
+    if "data" in part and not spec.reads_data_files:
         part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
-    if stage in _USES_DEVICES:
+    if spec.uses_devices:
         part["platform"] = {"mesh": dump["platform"]["mesh"]}
     if "evaluation" in part:
         # What follows from a failed gate is no part of what is measured: to change it repeats no evaluation.

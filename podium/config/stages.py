@@ -17,23 +17,14 @@ from podium.config.base import (
     fail,
 )
 from podium.config.model import LoraConfig, ModelConfig
-
-Schedule = Literal["constant", "linear", "cosine"]
-Resume = Literal["auto", "never"]
+from podium.config.training import SupervisedConfig
 
 
-class SftConfig(Section):
+class SftConfig(SupervisedConfig):
     """Supervised fine-tuning on demonstrations; the stages after it start from its model."""
 
     learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate of AdamW.")
-    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
-    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
-    num_train_epochs: PositiveFloat = Field(1.0, description="Passes over the demonstrations; max_steps goes first.")
-    max_steps: Positive | None = Field(None, description="Optimizer steps; null follows num_train_epochs.")
     per_device_batch_size: Positive = Field(4, description="Rows per device and micro-batch.")
-    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
-    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
     lora: LoraConfig | None = Field(
         None,
         description="Adapters ({} takes the defaults), merged into the weights when training ends; null trains all "
@@ -44,10 +35,6 @@ class SftConfig(Section):
         description="Fill rows of data.max_length tokens with several demonstrations, which do not see each other; "
         "false puts one in a row.",
     )
-    save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
-    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
-    logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
-    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 
 
 class SampleConfig(Section):
@@ -69,7 +56,7 @@ class SampleConfig(Section):
         return self
 
 
-class RewardConfig(Section):
+class RewardConfig(SupervisedConfig):
     """Reward model training."""
 
     model: ModelConfig | None = Field(
@@ -81,19 +68,10 @@ class RewardConfig(Section):
     loss: Literal["pairwise", "plackett_luce"] = Field(
         "pairwise", description="All pairs of one prompt weighted 1 / (K choose 2), or the whole ranking at once."
     )
-    learning_rate: PositiveFloat = Field(1e-5, description="Peak learning rate of AdamW.")
-    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
-    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
-    num_train_epochs: PositiveFloat = Field(1.0, description="Passes over the preferences; max_steps goes before it.")
-    max_steps: Positive | None = Field(None, description="Optimizer steps; null follows num_train_epochs.")
     per_device_batch_size: Positive = Field(8, description="Comparisons per device and micro-batch.")
-    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
-    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
     center_rewards_coefficient: NonNegative = Field(
         0.0, description="Weight of the squared sum of a pair's rewards, which draws their mean to 0."
     )
-    lora: LoraConfig | None = Field(None, description="Adapters ({} takes the defaults); null trains all weights.")
     normalize: bool = Field(
         True, description="Set gain and bias so that rewards of reference samples have mean 0 and variance 1."
     )
@@ -102,10 +80,6 @@ class RewardConfig(Section):
         description="Where a response without an end is scored: end puts the end token behind it, as behind every "
         "response that was learnt from; last reads it at its last token, as TRL does.",
     )
-    save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
-    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
-    logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
-    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
 
 
 class GatesConfig(Section):

@@ -1,7 +1,8 @@
 """Networks, and their weights in and out."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from podium import lazy
 
 if TYPE_CHECKING:
     from podium.models.bundle import Model, Role
@@ -26,24 +27,20 @@ __all__ = [
     "save",
 ]
 
-# Fetched on first use: who wants a config does not wait for JAX. No module is called like a function of this package,
-# because importing a submodule would put it in the function's place.
-_HOMES = {
-    "EncoderDecoderConfig": "config",
-    "LoraSpec": "lora",
-    "Model": "bundle",
-    "ModelConfig": "config",
-    "Role": "bundle",
-    "RopeScaling": "config",
-    "TransformerConfig": "config",
-    "export": "exporting",
-    "import_weights": "importing",
-    "load": "loading",
-    "save": "saving",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Who wants a config does not wait for JAX.
+__getattr__ = lazy.attributes(
+    __name__,
+    {
+        "EncoderDecoderConfig": "config",
+        "LoraSpec": "lora",
+        "Model": "bundle",
+        "ModelConfig": "config",
+        "Role": "bundle",
+        "RopeScaling": "config",
+        "TransformerConfig": "config",
+        "export": "exporting",
+        "import_weights": "importing",
+        "load": "loading",
+        "save": "saving",
+    },
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -13,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from podium.parallel.sharding import named_sharding, tree_shardings
 from podium.rlhf.networks import Network, Weights
 from podium.training.optimizer import optimizer_shardings
+from podium.training.step import TrainState
 
 
 def data_parallel(mesh: Mesh) -> int:
@@ -37,6 +39,13 @@ def place_optimizer(mesh: Mesh, network: Network, weights: Weights, tx: optax.Gr
     """Open the optimizer's state with every slot laid out like its parameter."""
     shardings = optimizer_shardings(tx, weight_shardings(mesh, network, weights), weights, mesh)
     return jax.jit(tx.init, out_shardings=shardings)(weights)
+
+
+def start_state(mesh: Mesh, network: Network, weights: Weights, tx: optax.GradientTransformation) -> TrainState:
+    """Lay weights out on the mesh and open their optimizer's state: the start of training."""
+    placed = place_weights(mesh, network, weights)
+    count = jax.device_put(jnp.zeros((), jnp.int32), whole(mesh))
+    return TrainState(placed, place_optimizer(mesh, network, placed, tx), count)
 
 
 def place_batch(mesh: Mesh, batch: Any, *, dim: int = 0) -> Any:

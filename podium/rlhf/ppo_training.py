@@ -35,7 +35,7 @@ from podium.rlhf.rewards import Scorer, measure_scores, measured_by, reward_scor
 from podium.rlhf.roles import Cast, cast_networks, ppo_spec
 from podium.rlhf.text_scoring import TextScorer
 from podium.training.calls import repeated, steps_per_call
-from podium.training.loop import run_loop
+from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
 
@@ -44,16 +44,11 @@ SCORE_SCALE = "score_scale"
 
 
 @dataclass(frozen=True)
-class PpoRun:
+class PpoRun(TrainingRun):
     """What a run of PPO is given besides the models and the prompts."""
 
     config: PpoConfig
-    seed: int
-    mesh: Mesh
-    folder: Path
-    checkpoints: str
     rollouts: Path
-    fingerprint: str
 
 
 def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
@@ -95,7 +90,7 @@ def fit(
     }
     optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
     # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
-    course = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
+    schedule = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
         frozen, state = place(cast, spec, optimizers, run)
         judge = scorer(score, mesh)
@@ -111,23 +106,14 @@ def fit(
             state, (scalars, rows) = compiled(indices, state, frozen)
             return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, decode)
 
-        return run_loop(
-            steps,
-            state,
-            total=config.max_steps,
-            label="ppo",
-            folder=run.folder,
-            checkpoints=run.checkpoints,
-            fingerprint=run.fingerprint,
-            save_steps=config.save_steps,
-            save_minutes=config.save_minutes,
-            logging_steps=config.logging_steps,
+        monitor = Monitor(
+            "ppo",
             shown={"score": "objective/scores_raw", "kl": "objective/kl", "len": "objective/response_length"},
-            known=lambda done: {"lr": course[done - 1], "episode": done * batches.size},
+            known=lambda done: {"lr": schedule[done - 1], "episode": done * batches.size},
             check=functools.partial(_check_kl, config.kl_stop),
             on_restart=functools.partial(_cut_rows, run.rollouts),
-            per_call=per_call,
         )
+        return run_loop(steps, state, run, monitor, total=config.max_steps, per_call=per_call)
 
 
 def step_operations(cast: Cast, spec: PpoSpec, tokens: int) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_pairs_loss
 from podium.models.packing import Packed
 from podium.rlhf.networks import Bases, Network, Weights
-from podium.training.accumulate import sum_over
+from podium.training.step import TrainState, make_train_step
 
 
 class Comparisons(NamedTuple):
@@ -28,14 +28,6 @@ class Comparisons(NamedTuple):
     present: jax.Array
     weight: jax.Array
     margin: jax.Array
-
-
-class RewardState(NamedTuple):
-    """What training carries from step to step. step: int32, completed optimizer steps."""
-
-    weights: Weights
-    optimizer: Any
-    step: jax.Array
 
 
 @dataclass(frozen=True)
@@ -66,12 +58,14 @@ def pair_outcomes(scores: jax.Array, ranks: jax.Array, present: jax.Array) -> tu
 
 def make_reward_step(
     spec: RewardSpec, optimizer: optax.GradientTransformation
-) -> Callable[[RewardState, Bases, Comparisons], tuple[RewardState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Bases, Comparisons], tuple[TrainState, dict[str, jax.Array]]]:
     """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
 
-    def loss(weights: Weights, bases: Bases, micro: Comparisons, share: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        weights: Weights, bases: Bases, micro: Comparisons, total: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         scores = spec.network.packed_scores(bases, weights, micro.packed, micro.ends)
-        value = share * _loss(spec, scores, micro)
+        value = jnp.sum(micro.weight) / total * _loss(spec, scores, micro)
         difference, exists = pair_outcomes(scores, micro.ranks, micro.present & (micro.weight > 0)[:, None])
         right = jnp.where(difference == 0, 0.5, (difference > 0).astype(jnp.float32))
         sums = {
@@ -82,29 +76,12 @@ def make_reward_step(
         }
         return value, sums
 
-    def step(state: RewardState, bases: Bases, batch: Comparisons) -> tuple[RewardState, dict[str, jax.Array]]:
-        total = jnp.maximum(jnp.sum(batch.weight), 1e-9)
+    return make_train_step(loss, lambda batch: batch.weight, optimizer, _means)
 
-        def micro_gradient(micro: Comparisons) -> tuple[Weights, dict[str, jax.Array]]:
-            share = jnp.sum(micro.weight) / total
-            return jax.grad(loss, has_aux=True)(state.weights, bases, micro, share)
 
-        if batch.weight.shape[0] == 1:
-            gradients, sums = micro_gradient(jax.tree.map(lambda x: x[0], batch))
-        else:
-            gradients, sums = sum_over(micro_gradient, batch)
-        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, updates)
-        pairs = jnp.maximum(sums["pairs"], 1.0)
-        metrics = {
-            "loss": sums["loss"],
-            "accuracy": sums["right"] / pairs,
-            "margin": sums["margin"] / pairs,
-            "grad_norm": optax.global_norm(gradients),
-        }
-        return RewardState(weights, new_optimizer, state.step + 1), metrics
-
-    return step
+def _means(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    pairs = jnp.maximum(sums["pairs"], 1.0)
+    return {"loss": sums["loss"], "accuracy": sums["right"] / pairs, "margin": sums["margin"] / pairs}
 
 
 def fold_normalisation(head: Weights, gain: float | jax.Array, bias: float | jax.Array) -> Weights:

@@ -4,12 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from podium.config import LoraConfig, RewardConfig
 from podium.data.batches import permutation
@@ -25,16 +24,15 @@ from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of,
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
     RewardSpec,
-    RewardState,
     fold_normalisation,
     make_reward_step,
     normalisation,
 )
 from podium.rlhf.scoring import encode_answers, score_shown
-from podium.training.loop import run_loop
+from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
-from podium.training.scalars import Scalars, reporting
+from podium.training.trainer import fit
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
 REFERENCE_SAMPLES = 32
@@ -42,16 +40,11 @@ REFERENCE_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class RewardRun:
+class RewardRun(TrainingRun):
     """What a run of reward training is given besides the model and the records."""
 
     config: RewardConfig
     max_length: int
-    seed: int
-    mesh: Mesh
-    folder: Path
-    checkpoints: str
-    fingerprint: str
 
 
 def train_reward(base: Model, policy: Model, train: Sequence[PreferenceRecord], run: RewardRun) -> Model:
@@ -127,37 +120,20 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
     tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
+    candidates = max(len(comparison.candidates) for comparison in comparisons)
+    plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
     with placement.on(mesh):
-        weights = placement.place_weights(mesh, network, {**trained, "head": model.head})
-        optimizer = placement.place_optimizer(mesh, network, weights, tx)
-        count = jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh))
-        state = RewardState(weights, optimizer, count)
-        step_fn = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        compiled = jax.jit(reporting(step_fn), donate_argnums=0, out_shardings=(shardings, None))
-        candidates = max(len(comparison.candidates) for comparison in comparisons)
-        plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
 
-        def steps(indices: range, state: RewardState) -> tuple[RewardState, Scalars, None]:
-            epoch, place = divmod(indices[0], per_epoch)
-            batch = plan(epoch)[place]
-            arrays = to_arrays(model.config, comparisons, batch, candidates=candidates, pad_id=model.tokenizer.pad_id)
+        def batch(index: int) -> Any:
+            epoch, place = divmod(index, per_epoch)
+            rows = plan(epoch)[place]
+            arrays = to_arrays(model.config, comparisons, rows, candidates=candidates, pad_id=model.tokenizer.pad_id)
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
-            state, scalars = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
-            return state, scalars, None
+            return placement.place_batch(mesh, micro, dim=1)
 
-        state = run_loop(
-            steps,
-            state,
-            total=total,
-            label="reward",
-            folder=run.folder,
-            checkpoints=run.checkpoints,
-            fingerprint=run.fingerprint,
-            save_steps=config.save_steps,
-            save_minutes=config.save_minutes,
-            logging_steps=config.logging_steps,
-            shown={"loss": "loss", "acc": "accuracy"},
-        )
+        state = placement.start_state(mesh, network, {**trained, "head": model.head}, tx)
+        step = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
+        monitor = Monitor("reward", {"loss": "loss", "acc": "accuracy"})
+        state = fit(step, state, bases, batch, run, monitor, total=total)
     trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}
     return dataclasses.replace(model, head=state.weights["head"], **trained_model)

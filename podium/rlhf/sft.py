@@ -1,7 +1,7 @@
 """One step of supervised fine-tuning: the mean cross-entropy of the response tokens of a batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from podium.losses.masked import fill
 from podium.models.packing import Packed
 from podium.rlhf.networks import Bases, Network, Weights
 from podium.training.accumulate import sum_over
+from podium.training.step import TrainState, make_train_step
 
 # Logits exist for so many columns of the rows at a time, and again in the backward pass: whole, they would be the
 # largest arrays of the step.
@@ -27,14 +28,6 @@ class Lessons(NamedTuple):
     packed: Packed
     targets: jax.Array
     weight: jax.Array
-
-
-class SftState(NamedTuple):
-    """What training carries from step to step. step: int32, completed optimizer steps."""
-
-    weights: Weights
-    optimizer: Any
-    step: jax.Array
 
 
 def weighted_nll(network: Network, bases: Bases, weights: Weights, lessons: Lessons) -> jax.Array:
@@ -62,30 +55,13 @@ def _columns(array: jax.Array) -> jax.Array:
 
 def make_sft_step(
     network: Network, optimizer: optax.GradientTransformation
-) -> Callable[[SftState, Bases, Lessons], tuple[SftState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Bases, Lessons], tuple[TrainState, dict[str, jax.Array]]]:
     """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
 
-    def loss(weights: Weights, bases: Bases, micro: Lessons, total: jax.Array) -> jax.Array:
-        return weighted_nll(network, bases, weights, micro) / total
+    def loss(
+        weights: Weights, bases: Bases, micro: Lessons, total: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value = weighted_nll(network, bases, weights, micro) / total
+        return value, {"loss": value, "num_tokens": jnp.sum((micro.weight > 0).astype(jnp.float32))}
 
-    def step(state: SftState, bases: Bases, batch: Lessons) -> tuple[SftState, dict[str, jax.Array]]:
-        # The global batch's, so that the sum over micro-batches is its mean however the tokens fall.
-        total = jnp.maximum(jnp.sum(batch.weight), 1e-9)
-
-        def micro_gradient(micro: Lessons) -> tuple[jax.Array, Weights]:
-            return jax.value_and_grad(loss)(state.weights, bases, micro, total)
-
-        if batch.weight.shape[0] == 1:
-            value, gradients = micro_gradient(jax.tree.map(lambda x: x[0], batch))
-        else:
-            value, gradients = sum_over(micro_gradient, batch)
-        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, updates)
-        metrics = {
-            "loss": value,
-            "num_tokens": jnp.sum((batch.weight > 0).astype(jnp.float32)),
-            "grad_norm": optax.global_norm(gradients),
-        }
-        return SftState(weights, new_optimizer, state.step + 1), metrics
-
-    return step
+    return make_train_step(loss, lambda batch: batch.weight, optimizer, lambda sums: sums)

@@ -4,11 +4,9 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from podium.config import SftConfig
 from podium.data.records import DemonstrationRecord
@@ -31,24 +29,19 @@ from podium.rlhf.demonstrations import (
 )
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.reward_training import lora_spec
-from podium.rlhf.sft import SftState, make_sft_step
-from podium.training.loop import run_loop
+from podium.rlhf.sft import make_sft_step
+from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
-from podium.training.scalars import Scalars, reporting
+from podium.training.trainer import fit
 
 
 @dataclass(frozen=True)
-class SftRun:
+class SftRun(TrainingRun):
     """What a run of fine-tuning is given besides the model and the records."""
 
     config: SftConfig
     max_prompt_length: int
     max_length: int
-    seed: int
-    mesh: Mesh
-    folder: Path
-    checkpoints: str
-    fingerprint: str
 
 
 def train_sft(base: Model, records: Sequence[DemonstrationRecord], run: SftRun) -> Model:
@@ -87,35 +80,20 @@ def _fit(
     total = config.max_steps or max(1, round(_steps(steps_in, config.num_train_epochs)))
     tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
     with placement.on(mesh):
-        weights = placement.place_weights(mesh, network, start)
-        optimizer = placement.place_optimizer(mesh, network, weights, tx)
-        state = SftState(weights, optimizer, jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh)))
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        compiled = jax.jit(reporting(make_sft_step(network, tx)), donate_argnums=0, out_shardings=(shardings, None))
 
-        def steps(indices: range, state: SftState) -> tuple[SftState, Scalars, None]:
-            epoch, place = find_step(indices[0], steps_in)
+        def batch(index: int) -> Any:
+            epoch, place = find_step(index, steps_in)
             rows = batches(epoch)[place]
-            lessons = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
+            arrays = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
             # Without -1, which has no answer where prompts take no places.
-            micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), lessons)
-            state, scalars = compiled(state, bases, placement.place_batch(mesh, micro, dim=1))
-            return state, scalars, None
+            micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
+            return placement.place_batch(mesh, micro, dim=1)
 
-        state = run_loop(
-            steps,
-            state,
-            total=total,
-            label="sft",
-            folder=run.folder,
-            checkpoints=run.checkpoints,
-            fingerprint=run.fingerprint,
-            save_steps=config.save_steps,
-            save_minutes=config.save_minutes,
-            logging_steps=config.logging_steps,
-            shown={"loss": "loss"},
-        )
-    return state.weights
+        state = placement.start_state(mesh, network, start, tx)
+        monitor = Monitor("sft", {"loss": "loss"})
+        state = fit(make_sft_step(network, tx), state, bases, batch, run, monitor, total=total)
+    trained: Weights = state.weights
+    return trained
 
 
 Batches = Callable[[int], list[tuple[Row, ...]]]

@@ -8,20 +8,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from podium.config import PodiumConfig, deciding, stage_config
+from podium.config import STAGE_TABLE, PodiumConfig, deciding, edges_of, stage_config
 from podium.config.data import FILE_FIELDS
 from podium.stages.found import Here, look
-from podium.stages.io import SPECS, StageIO
+from podium.stages.io import StageIO
 from podium.stages.manifest import task_key
 from podium.stages.outputs import differences
 from podium.stages.runner import outside
 from podium.storage.files import write_text
 
-# By stage, the place of each input: an output of an earlier stage, as STAGE/OUTPUT.
-Edges = Mapping[str, Mapping[str, str]]
 
-
-def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path, edges: Edges) -> dict[str, list[str]]:
+def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path) -> dict[str, list[str]]:
     """Return the stages whose results in a run folder are of no use to `config`, in order, each with the reasons.
 
     A stage that only comes after such a one has no reasons of its own. Work in progress counts as a result where it has
@@ -29,8 +26,8 @@ def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path, ed
     have no part in this: the stage makes them again, and they are what they were.
     """
     found: dict[str, list[str]] = {}
-    for stage, inputs in edges.items():
-        outputs = look(StageIO.local(folder / stage), SPECS[stage].outputs, SPECS[stage].files)
+    for stage, inputs in edges_of(config).items():
+        outputs = look(StageIO.local(folder / stage), STAGE_TABLE[stage].outputs, STAGE_TABLE[stage].files)
         manifest = next((output.manifest for output in outputs if output.manifest is not None), None)
         begun = next((output.note for output in outputs if output.has_checkpoints), None)
         if manifest is None and begun is None:
@@ -73,11 +70,11 @@ def _changed(config: PodiumConfig, before: Mapping[str, str], after: Mapping[str
 
 
 def answer(request: Path, reply: Path) -> None:
-    """Answer a request: {"config", "before", "folder", "edges"} -> what `outdated` gives."""
+    """Answer a request: {"config", "before", "folder"} -> what `outdated` gives."""
     asked = json.loads(request.read_text(encoding="utf-8"))
     try:
         before = PodiumConfig.model_validate(asked["before"])
     except ValueError:  # of a version that had other keys
         before = None
-    found = outdated(PodiumConfig.model_validate(asked["config"]), before, Path(asked["folder"]), asked["edges"])
+    found = outdated(PodiumConfig.model_validate(asked["config"]), before, Path(asked["folder"]))
     write_text(reply, json.dumps(found))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from podium.config import STAGE_TABLE
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
 from podium.stages.manifest import (
@@ -24,41 +25,9 @@ from podium.storage import remote
 from podium.storage.failures import unwritable
 from podium.storage.files import write_text
 
-__all__ = ["SPECS", "Result", "StageIO", "StageSpec", "is_complete", "read_manifest", "write_manifest"]
+__all__ = ["Result", "StageIO", "is_complete", "read_manifest", "write_manifest"]
 
 METRICS_FILE = "metrics.json"
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """Names of a stage's artifacts; `files` are outputs that are one file each, the rest are folders.
-
-    `optional` are inputs that may be left out: `model` and `base` are what sft wrote, in place of config.model;
-    `samples` and `report` are what evaluate wrote.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    files: frozenset[str] = frozenset()
-    optional: tuple[str, ...] = ()
-
-
-SPECS: dict[str, StageSpec] = {
-    "prepare": StageSpec((), ("preferences", "prompts", "demonstrations", "data_report", "metrics")),
-    "sft": StageSpec(("demonstrations",), ("model", "metrics")),
-    "reward": StageSpec(("preferences",), ("reward_model", "metrics"), optional=("model",)),
-    "sample": StageSpec(("prompts",), ("candidates", "metrics"), optional=("model",)),
-    "ppo": StageSpec(("prompts", "reward_model"), ("policy", "rollouts", "metrics"), optional=("model",)),
-    "evaluate": StageSpec(
-        ("policy", "candidates", "reward_model"),
-        ("report", "metrics", "samples"),
-        frozenset({"report"}),
-        optional=("model", "data_report"),
-    ),
-    # Its output is called model.
-    "export": StageSpec(("policy",), ("model",), optional=("base", "samples")),
-    "gates": StageSpec(("samples",), ("metrics",), optional=("report",)),
-}
 
 
 @dataclass(frozen=True)
@@ -209,7 +178,7 @@ def target(place: str) -> Path:
 def producer(name: str) -> str:
     """Return the stage that writes what others take under this name."""
     output = "model" if name == "base" else name
-    return next(stage for stage, spec in SPECS.items() if output in spec.outputs)
+    return next(stage for stage, spec in STAGE_TABLE.items() if output in spec.outputs)
 
 
 def _check_input(name: str, path: Path) -> None:

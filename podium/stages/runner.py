@@ -9,11 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from podium.config import MODEL_FILES, TOKENIZER_FILES, PodiumConfig, deciding, paths, stage_config
+from podium.config import (
+    MODEL_FILES,
+    STAGE_TABLE,
+    TOKENIZER_FILES,
+    PodiumConfig,
+    StageSpec,
+    deciding,
+    paths,
+    stage_config,
+)
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
 from podium.stages.found import Output, look
-from podium.stages.io import SPECS, Result, StageIO, StageSpec
+from podium.stages.io import Result, StageIO
 from podium.stages.manifest import (
     MODEL,
     REWARD_MODEL,
@@ -51,10 +60,10 @@ def run_stage(
     settings = stage_config(config, stage)
     if settings.get(stage, {}) is None:
         raise UserError(f"podium {stage}: the configuration has no section {stage}; {stage}: {{}} takes its defaults")
-    names = [name for name in SPECS[stage].outputs if io.has_output(name)]
+    names = [name for name in STAGE_TABLE[stage].outputs if io.has_output(name)]
     refuse_overlaps(io, {name: io.place(name) for name in names}, _reads(stage, config, io))
     if earlier != "orchestrated":
-        refuse_foreign(look(io, names, SPECS[stage].files))
+        refuse_foreign(look(io, names, STAGE_TABLE[stage].files))
     task = _Task(stage, settings, io.input_digests() | outside(stage, config, io), io, names)
     try:
         if (done := task.finished()) is not None:
@@ -91,7 +100,7 @@ class _Task:
 
     @property
     def spec(self) -> StageSpec:
-        return SPECS[self.stage]
+        return STAGE_TABLE[self.stage]
 
     @property
     def folders(self) -> list[str]:
@@ -192,7 +201,7 @@ def _reads(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     """Return the places of files that a stage reads beside its inputs, by what names them."""
     models = _models(stage, config, io)
     found = {name: place for name, place in models.items() if remote.is_remote(place) or Path(place).exists()}
-    if stage == "prepare":
+    if STAGE_TABLE[stage].reads_data_files:
         files = sorted({file for source in config.data.files for file in paths.matches(source.path) or [source.path]})
         found |= {f"data: {file}": file for file in files}
     return found
@@ -202,14 +211,14 @@ def outside(stage: str, config: PodiumConfig, io: StageIO) -> dict[str, str]:
     """Return digests of what a stage reads beside its inputs: data files, models by path or URI."""
     found = {}
     # The tokenizer is all that reading data takes of a model.
-    weights = stage != "prepare"
+    weights = not STAGE_TABLE[stage].reads_data_files
     for name, place in _models(stage, config, io).items():
         if remote.is_remote(place):
             # Under another name: the place of a model in a store stays in the key, adapters are loaded from there.
             found[f"files of {name}"] = remote.version_of(place, MODEL_FILES if weights else TOKENIZER_FILES)
         elif Path(place).is_dir():
             found[name] = model_digest(Path(place), weights=weights)
-    if stage == "prepare":
+    if STAGE_TABLE[stage].reads_data_files:
         found |= {source.path: _source_digest(source.path) for source in config.data.files}
     return found
 

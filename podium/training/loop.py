@@ -1,8 +1,8 @@
 """The one loop of every training phase, in a fixed order.
 
 A call of one step, or of several, is dispatched before the numbers of the one before it are read, so that the device
-never waits for the host. Then those numbers are judged: a state is saved only after its own numbers were found good. Do
-not reorder.
+never waits for the host. Then those numbers are checked: a state is saved only after its own numbers were found good.
+Do not reorder.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+from jax.sharding import Mesh
 
+from podium.config.training import TrainingConfig
 from podium.errors import Stopped, UserError
 from podium.training.checkpoint import Checkpoints
 from podium.training.metrics import MetricsWriter
@@ -30,62 +32,83 @@ StepsFn = Callable[[range, State], tuple[State, Scalars, Callable[[int, int], No
 KEPT_CHECKPOINTS = 2
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where and for what a training phase runs.
+
+    Attributes:
+        config: Its section of the configuration.
+        seed: Of every random stream.
+        mesh: The devices that it runs on.
+        folder: Metrics go there.
+        checkpoints: Folder or URI.
+        fingerprint: Of configuration and inputs; a checkpoint must carry the same.
+    """
+
+    config: TrainingConfig
+    seed: int
+    mesh: Mesh
+    folder: Path
+    checkpoints: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What is made of the numbers of a step; steps count from 1 where they are done.
+
+    Attributes:
+        label: Name of the phase in messages.
+        shown: Metrics that progress shows, by their short names there.
+        known: Gives more numbers of a step.
+        check: May raise UserError for a step's numbers, to end the run; one that is not finite ends it anyway.
+        on_restart: Is told how many steps are kept before the first.
+    """
+
+    label: str
+    shown: Mapping[str, str]
+    known: Callable[[int], Mapping[str, float]] = lambda _: {}
+    check: Callable[[int, Mapping[str, float]], None] = lambda done, numbers: None
+    on_restart: Callable[[int], None] = lambda kept: None
+
+
 def run_loop(
-    steps: StepsFn[State],
-    state: State,
-    *,
-    total: int,
-    label: str,
-    folder: Path,
-    checkpoints: str,
-    fingerprint: str,
-    save_steps: int,
-    save_minutes: float,
-    logging_steps: int,
-    shown: Mapping[str, str],
-    known: Callable[[int], Mapping[str, float]] = lambda _: {},
-    check: Callable[[int, Mapping[str, float]], None] | None = None,
-    on_restart: Callable[[int], None] | None = None,
-    per_call: int = 1,
+    steps: StepsFn[State], state: State, run: TrainingRun, monitor: Monitor, *, total: int, per_call: int = 1
 ) -> State:
-    """Run steps 0 .. total - 1 from `state`, or from the last one in the folder or URI `checkpoints`.
+    """Run steps 0 .. total - 1 from `state`, or from the last checkpoint.
 
     `steps(indices, state)` runs up to `per_call` of them; the times of their metrics are spread evenly over the call.
-
-    A checkpoint must carry the same `fingerprint` (of configuration and inputs). One is made every `save_steps` steps
-    and when `save_minutes` have gone since the last; neither changes a result. Metrics go to `folder`. `known(step)`
-    gives more numbers of a step, which count from 1 where they are done. `shown` maps short names to the metrics that
-    progress shows. `check(step, numbers)` may raise UserError to end the run; a number that is not finite ends it
-    anyway. Checkpoints of good steps stay. `on_restart(steps)` is told how many are kept before the first.
+    A checkpoint is made every `save_steps` steps and when `save_minutes` have gone since the last; neither changes a
+    result. Checkpoints of good steps stay.
 
     Raises:
         Stopped: SIGTERM or SIGINT came and the running call was saved; before the first, there is nothing to save.
     """
-    with Checkpoints(checkpoints, keep=KEPT_CHECKPOINTS) as saved:
-        restored = _restore(saved, state, fingerprint)
+    config, label = run.config, monitor.label
+    with Checkpoints(run.checkpoints, keep=KEPT_CHECKPOINTS) as saved:
+        restored = _restore(saved, state, run.fingerprint)
         start, state = restored or (0, state)
-        if on_restart is not None:
-            on_restart(start)
+        monitor.on_restart(start)
         resume_step = start if restored else None
-        writer, progress = MetricsWriter(folder, resume_step=resume_step), Progress(total, label, done=start)
+        writer, progress = MetricsWriter(run.folder, resume_step=resume_step), Progress(total, label, done=start)
         with writer, progress, StopSignals() as signals:
-            judge = _Judge(writer, progress, saved, total, label, logging_steps, shown, known, check, time.time())
+            log = _StepLog(writer, progress, saved, monitor, total, config.logging_steps, time.time())
             pending, saved_at = None, time.monotonic()
-            for indices in _calls(start, total, per_call, save_steps):
+            for indices in _calls(start, total, per_call, config.save_steps):
                 state, scalars, after = steps(indices, state)
                 signals.listen()
                 progress.wait("first step")
                 if pending is not None:
-                    judge.settle(*pending)
+                    log.write(*pending)
                 pending, done = (indices, scalars, after), indices.stop
-                due = done % save_steps == 0 or time.monotonic() - saved_at >= 60 * save_minutes
+                due = done % config.save_steps == 0 or time.monotonic() - saved_at >= 60 * config.save_minutes
                 if done < total and not agreed(due or signals.asked):
                     continue
-                judge.settle(*pending)
+                log.write(*pending)
                 pending, stop = None, agreed(signals.asked)
                 if stop or done < total:
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
-                    saved.save(done, state, {"fingerprint": fingerprint})
+                    saved.save(done, state, {"fingerprint": run.fingerprint})
                     saved_at = time.monotonic()
                 if stop:
                     raise Stopped(label, done, total)
@@ -93,39 +116,35 @@ def run_loop(
 
 
 @dataclass
-class _Judge:
-    """Reports the steps of a call one by one, and ends the run at a bad one; the fields are `run_loop`'s.
+class _StepLog:
+    """Reports the steps of a call one by one, and ends the run at a bad one.
 
-    heard: when the numbers of the call before arrived, seconds since 1970.
+    last_read: when the numbers of the call before arrived, seconds since 1970.
     """
 
     writer: MetricsWriter
     progress: Progress
     saved: Checkpoints
+    monitor: Monitor
     total: int
-    label: str
     logging_steps: int
-    shown: Mapping[str, str]
-    known: Callable[[int], Mapping[str, float]]
-    check: Callable[[int, Mapping[str, float]], None] | None
-    heard: float
+    last_read: float
 
-    def settle(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
-        """Wait for the call and tell of its steps."""
-        told, before, self.heard = scalars.read(), self.heard, time.time()
+    def write(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
+        """Wait for the call and report its steps."""
+        rows, before, self.last_read = scalars.read(), self.last_read, time.time()
         for place, index in enumerate(indices):
             done = index + 1
             logged = done % self.logging_steps == 0 or done == self.total
-            numbers = {**told[place], **self.known(done)}
+            numbers = {**rows[place], **self.monitor.known(done)}
             if logged:
-                self.writer.write(done, numbers, before + (self.heard - before) * (place + 1) / len(indices))
-            _require_finite(done, numbers, self.label, self.saved)
-            if self.check is not None:
-                self.check(done, numbers)
+                self.writer.write(done, numbers, before + (self.last_read - before) * (place + 1) / len(indices))
+            _require_finite(done, numbers, self.monitor.label, self.saved)
+            self.monitor.check(done, numbers)
             if logged and after is not None:
                 after(place, done)
         # Once for the call: steps that end together say nothing about the pace.
-        self.progress.update(indices.stop, **{short: numbers[name] for short, name in self.shown.items()})
+        self.progress.update(indices.stop, **{short: numbers[name] for short, name in self.monitor.shown.items()})
 
 
 def fingerprint(*parts: Any) -> str:

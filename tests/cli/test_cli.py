@@ -21,9 +21,9 @@ import typer
 import yaml
 
 import podium.cli
-from podium.cli.stage import FROM_SFT, STAGES
-from podium.config import PodiumConfig, load_config
-from podium.stages.io import SPECS, Result, StageIO
+from podium.cli.stage import example
+from podium.config import STAGE_TABLE, STAGES, PodiumConfig, load_config
+from podium.stages.io import Result, StageIO
 from podium.version import __version__
 from support import folders
 
@@ -93,7 +93,7 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     # Processor time of the whole process: the wall clock of a busy machine says nothing, and one process beside it
     # can double even this. Measured: 0.14 s.
     assert min(times) < 0.3
-    for verb in ("run", "compile", "init", "validate", "schema", "import-weights", "doctor", *SPECS):
+    for verb in ("run", "compile", "init", "validate", "schema", "import-weights", "doctor", *STAGE_TABLE):
         assert f"\n  {verb} " in done.stdout
 
 
@@ -104,19 +104,21 @@ def test_every_verb_explains_itself_with_an_example(command: Command, verb: str)
     assert f"Example:  podium {verb}" in " ".join(out.split()).replace("Example: ", "Example:  ")
 
 
-@pytest.mark.parametrize("stage", SPECS)
-def test_the_example_of_a_stage_names_artifacts_that_it_has(stage: str) -> None:
-    words = STAGES[stage][1].split()
-    given = [(option, pair.split("=")[0]) for option, pair in zip(words[::2], words[1::2], strict=True)]
-    spec = SPECS[stage]
-    assert sorted(given) == sorted(
-        [("--input", name) for name in spec.inputs] + [("--output", name) for name in spec.outputs if name != "metrics"]
-    )
+def example_places(stage: str) -> dict[str, str]:
+    """Return the artifacts of a stage's example, as {"--input NAME": PLACE}."""
+    words = example(stage).split()[4:]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return {f"{option} {pair.partition('=')[0]}": pair.partition("=")[2] for option, pair in pairs}
 
 
-def test_the_option_that_takes_a_fine_tuned_model_is_one_that_the_stage_has() -> None:
-    found = {(stage, name) for stage, spec in SPECS.items() for name in spec.optional if name in ("model", "base")}
-    assert set(FROM_SFT.items()) == found
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_example_of_a_stage_takes_what_the_examples_before_it_make(stage: str) -> None:
+    spec, places = STAGE_TABLE[stage], example_places(stage)
+    needed = {one.name: one for one in spec.takes if not one.optional}
+    outputs = [f"--output {name}" for name in spec.outputs if name != "metrics"]
+    assert list(places) == [f"--input {name}" for name in needed] + outputs
+    for name, one in needed.items():
+        assert places[f"--input {name}"] == example_places(one.stage)[f"--output {one.output}"]
 
 
 def test_version(command: Command) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from podium.cli.stage import STAGES
-from podium.stages.io import SPECS
+from podium.config import STAGE_TABLE, STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -67,7 +66,7 @@ def packages(extra: str) -> list[str]:
 
 
 def stage_command(stage: str, config: object, place: str) -> list[str]:
-    spec = SPECS[stage]
+    spec = STAGE_TABLE[stage]
     return [
         *(stage, "--config", json.dumps(config)),
         *(word for name in spec.inputs for word in ("--input", f"{name}={place}")),

@@ -18,12 +18,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from podium.config import PodiumConfig, stage_config
+from podium.config import STAGE_TABLE, PodiumConfig, stage_config
 from podium.errors import ExitCode, GatesFailed
 from podium.evaluation.verdict import check_gates, gate_reason
 from podium.stages import gates
 from podium.stages.executor import read_task, write_output
-from podium.stages.io import SPECS, Result, StageIO
+from podium.stages.io import Result, StageIO
 from podium.stages.manifest import task_key
 from podium.stages.runner import run_stage
 from podium.storage.files import write_text
@@ -51,7 +51,7 @@ def main() -> int:
 
 def work(stage: str, config: PodiumConfig, io: StageIO) -> Result:
     """Count to STEPS, going on from the count that is there, and write outputs that tell from what they were made."""
-    spec = SPECS[stage]
+    spec = STAGE_TABLE[stage]
     checkpoint = Path(io.work(next(name for name in spec.outputs if name not in spec.files)), "step")
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     signal.signal(signal.SIGTERM, lambda *_: end(stage, checkpoint.parent))

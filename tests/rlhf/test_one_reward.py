@@ -56,7 +56,7 @@ class Run:
         self.prompts = [tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in words]
         self.batches = PromptBatches.of(self.prompts, ROWS, 0, tokenizer.pad_id)
         self.mesh = make_mesh(devices=jax.devices()[:1])
-        run = PpoRun(config, 0, self.mesh, folder, str(folder), folder / "rollouts.jsonl", "")
+        run = PpoRun(config, 0, self.mesh, folder, str(folder), "", folder / "rollouts.jsonl")
         optimizers = {name: optax.sgd(1e-3) for name in cast.weights}
         self.frozen, self.state = place(cast, self.spec, optimizers, run)
         self.score = reward_scores(cast.reward, self.spec.shared_layers, ending)

@@ -13,8 +13,9 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement
 from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, sizes_of, to_arrays, widths
 from podium.rlhf.networks import Network
-from podium.rlhf.reward import RewardSpec, RewardState, fold_normalisation, make_reward_step, normalisation
+from podium.rlhf.reward import RewardSpec, fold_normalisation, make_reward_step, normalisation
 from podium.training.optimizer import make_optimizer
+from podium.training.step import TrainState
 from support import tiny
 from support.bounds import check_reordered
 
@@ -85,7 +86,7 @@ def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None, netwo
             own = placement.place_weights(mesh, network, own)
             bases = {"base": placement.place_weights(mesh, Network(network.config), {"base": bases["base"]})["base"]}
             batch = placement.place_batch(mesh, batch, dim=1)
-        state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
+        state = TrainState(own, tx.init(own), jnp.zeros((), jnp.int32))
         # Optimised, as users run it.
         step = jax.jit(make_reward_step(RewardSpec(network, loss, 0.01), tx), **tiny.OPTIMISED)
         return step(state, bases, batch)
@@ -186,7 +187,7 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
         b2=0.999,
         eps=1e-8,
     )
-    state = RewardState(own, tx.init(own), jnp.zeros((), jnp.int32))
+    state = TrainState(own, tx.init(own), jnp.zeros((), jnp.int32))
     step = jax.jit(make_reward_step(RewardSpec(network, "pairwise", 0.0), tx))
     for epoch in range(3):
         for batch in epoch_batches(sizes_of(tiny.CONFIG, train), 64, seed=0, epoch=epoch):

@@ -21,8 +21,9 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement, sft
 from podium.rlhf.demonstrations import Demonstration, Row, sizes_of, to_arrays
 from podium.rlhf.networks import Network
-from podium.rlhf.sft import Lessons, SftState, make_sft_step, weighted_nll
+from podium.rlhf.sft import Lessons, make_sft_step, weighted_nll
 from podium.training.optimizer import make_optimizer
+from podium.training.step import TrainState
 from support import reference, tiny
 from support.bounds import check_reordered
 
@@ -114,7 +115,7 @@ def step_once(batch: Lessons, config: ModelConfig, mesh: jax.sharding.Mesh | Non
             weights = placement.place_weights(mesh, network, weights)
             bases = placement.place_weights(mesh, Network(config), bases)
             batch = placement.place_batch(mesh, batch, dim=1)
-        state = SftState(weights, tx.init(weights), jnp.zeros((), jnp.int32))
+        state = TrainState(weights, tx.init(weights), jnp.zeros((), jnp.int32))
         return jax.jit(make_sft_step(network, tx))(state, bases, batch)
 
 

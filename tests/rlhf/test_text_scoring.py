@@ -49,7 +49,7 @@ def run_of(folder: Path, **changes: object) -> PpoRun:
     }
     mesh = make_mesh(devices=jax.devices()[:1])
     config = PpoConfig(**settings | changes)
-    return PpoRun(config, 3, mesh, folder, str(folder / "checkpoints"), folder / "rollouts.jsonl", "test")
+    return PpoRun(config, 3, mesh, folder, str(folder / "checkpoints"), "test", folder / "rollouts.jsonl")
 
 
 def alone(reward: Model, prompt: list[dict[str, str]], answer: str, end: bool) -> float:

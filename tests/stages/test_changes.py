@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 
-from podium.config import PodiumConfig, load_config_data
+from podium.config import STAGE_TABLE, PodiumConfig, edges_of, load_config_data
 from podium.stages.changes import answer
-from podium.stages.io import SPECS, Result, StageIO
+from podium.stages.io import Result, StageIO
 from podium.stages.runner import run_stage
 
-EDGES: dict[str, dict[str, str]] = {
-    "prepare": {},
-    "reward": {"preferences": "prepare/preferences"},
-    "sample": {"prompts": "prepare/prompts"},
-    "ppo": {"prompts": "prepare/prompts", "reward_model": "reward/reward_model"},
-}
+STAGES = ("prepare", "reward", "sample", "ppo")
 
 
 class Killed(BaseException):
@@ -38,7 +33,7 @@ def run(folder: Path, config: PodiumConfig, *, killed_in: str | None = None) -> 
 
     def work(config: PodiumConfig, io: StageIO) -> Result:
         made.append(stage)
-        for name in SPECS[stage].outputs:
+        for name in STAGE_TABLE[stage].outputs:
             if name != "metrics":
                 Path(io.work(name), "checkpoints").mkdir(parents=True, exist_ok=True)
                 (io.output(name) / "content").write_text(f"{stage} {len(made)}")
@@ -46,8 +41,8 @@ def run(folder: Path, config: PodiumConfig, *, killed_in: str | None = None) -> 
             raise Killed
         return Result({})
 
-    for stage, inputs in EDGES.items():
-        places = {name: folder / place for name, place in inputs.items()}
+    for stage in STAGES:
+        places = {name: folder / place for name, place in edges_of(config)[stage].items()}
         try:
             run_stage(
                 stage, config, StageIO.local(folder / stage, **places), run=work, earlier="orchestrated", say=print
@@ -57,12 +52,10 @@ def run(folder: Path, config: PodiumConfig, *, killed_in: str | None = None) -> 
     return made
 
 
-def ask(
-    folder: Path, before: PodiumConfig, after: PodiumConfig, edges: dict[str, dict[str, str]] = EDGES
-) -> dict[str, list[str]]:
+def ask(folder: Path, before: PodiumConfig, after: PodiumConfig) -> dict[str, list[str]]:
     request = {"config": after.model_dump(mode="json"), "before": before.model_dump(mode="json")}
     request_file, reply = folder / "request", folder / "reply"
-    request_file.write_text(json.dumps(request | {"folder": str(folder), "edges": edges}))
+    request_file.write_text(json.dumps(request | {"folder": str(folder)}))
     answer(request_file, reply)
     found: dict[str, list[str]] = json.loads(reply.read_text())
     return found
@@ -101,7 +94,7 @@ def test_a_file_that_changed_behind_its_name_is_named(tmp_path: Path, settings: 
     (tmp_path / "model" / "config.json").write_text("{ }")
     found = ask(tmp_path, config, config)
     assert found["prepare"] == ["model.name_or_path changed on disk"]
-    assert list(found) == list(EDGES)
+    assert list(found) == list(STAGES)
 
 
 def test_work_in_progress_is_outdated_with_its_config(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -120,8 +113,8 @@ def test_a_result_that_is_lost_will_be_what_it_was(tmp_path: Path, settings: dic
 
 
 def test_sft_that_comes_changes_what_the_others_start_from(tmp_path: Path, settings: dict[str, Any]) -> None:
-    config = load_config_data(settings, source="test")
-    run(tmp_path, config)
-    (tmp_path / "sft" / "model").mkdir(parents=True)
-    with_sft = EDGES | {"sample": {**EDGES["sample"], "model": "sft/model"}}
-    assert ask(tmp_path, config, config, with_sft) == {"sample": ["sft added"]}
+    settings["data"]["demonstrations"] = settings["data"]["preferences"]
+    before, after = (load_config_data(settings | part, source="test") for part in ({}, {"sft": {}}))
+    run(tmp_path, before)
+    assert ask(tmp_path, before, before) == {}
+    assert ask(tmp_path, before, after) == {stage: ["sft added"] for stage in ("reward", "sample", "ppo")}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from podium.config import PodiumConfig
+from podium.config import STAGE_TABLE, PodiumConfig
 from podium.errors import UserError
-from podium.stages.io import SPECS, Result, StageIO, is_complete
+from podium.stages.io import Result, StageIO, is_complete
 from podium.stages.runner import run_stage
 from support.small_stage import Killed, Stage, config, evaluate_inputs
 
@@ -168,7 +168,7 @@ def test_a_second_start_of_a_stage_waits_and_is_told_why(tmp_path: Path, monkeyp
             Stage("prepare").run(StageIO.local(tmp_path / "out"))
         refused.append(str(caught.value))
         # An output at another place does not help where one is shared.
-        elsewhere = {name: str(tmp_path / "other" / name) for name in SPECS["prepare"].outputs}
+        elsewhere = {name: str(tmp_path / "other" / name) for name in STAGE_TABLE["prepare"].outputs}
         shared = StageIO({}, elsewhere | {"metrics": str(tmp_path / "out" / "metrics")})
         with pytest.raises(UserError):
             Stage("prepare").run(shared)
@@ -212,7 +212,7 @@ def test_leftovers_of_killed_processes_go_with_the_next_start(tmp_path: Path) ->
         (out / name / "model.safetensors").write_text("half of it")
     (out / ".preferences.lock").write_text("4194305")
     Stage("prepare").run(StageIO.local(out))
-    assert sorted(path.name for path in out.iterdir()) == sorted(SPECS["prepare"].outputs)
+    assert sorted(path.name for path in out.iterdir()) == sorted(STAGE_TABLE["prepare"].outputs)
 
 
 def model_folder(folder: Path, text: str = "{}") -> Path:

@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from podium.config import PodiumConfig, load_config_data
-from podium.stages.io import SPECS, StageIO
+from podium.config import STAGE_TABLE, PodiumConfig, load_config_data
+from podium.stages.io import StageIO
 from podium.stages.runner import run_stage
 from support import folders
 
@@ -100,7 +100,7 @@ def run(kind: str, here: Path) -> dict[str, dict[str, float]]:
     metrics: dict[str, dict[str, float]] = {}
     made: dict[str, Path] = {}
     for stage in ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export"):
-        spec = SPECS[stage]
+        spec = STAGE_TABLE[stage]
         inputs = {name: made[name] for name in (*spec.inputs, *spec.optional) if name in made}
         result, _ = run_stage(stage, config(here), StageIO.local(here / stage, **inputs))
         metrics[stage] = result.metrics

@@ -13,13 +13,14 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from podium.config import STAGE_TABLE
 from podium.errors import UserError
-from podium.stages.io import SPECS, Result, StageIO
+from podium.stages.io import Result, StageIO
 from podium.stages.runner import run_stage
 from podium.storage import remote
 from support.small_stage import Stage, config
 
-PREPARE = SPECS["prepare"].outputs
+PREPARE = STAGE_TABLE["prepare"].outputs
 
 
 @pytest.fixture(params=[False, True], ids=["without sums", "with sums"])

@@ -16,9 +16,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from podium.config import PodiumConfig
+from podium.config import STAGE_TABLE, PodiumConfig
 from podium.errors import UserError
-from podium.stages.io import SPECS, Result, StageIO, is_complete, read_manifest, write_manifest
+from podium.stages.io import Result, StageIO, is_complete, read_manifest, write_manifest
 from podium.stages.runner import run_stage
 from support.small_stage import Killed, Stage, config, evaluate_inputs
 from support.stores import in_memory
@@ -178,9 +178,9 @@ def test_an_output_below_a_file_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_forgets_an_output_is_our_fault(tmp_path: Path) -> None:
-    for name in SPECS["evaluate"].inputs:
+    for name in STAGE_TABLE["evaluate"].inputs:
         (tmp_path / name).mkdir()
-    io = StageIO.local(tmp_path / "out", **{name: tmp_path / name for name in SPECS["evaluate"].inputs})
+    io = StageIO.local(tmp_path / "out", **{name: tmp_path / name for name in STAGE_TABLE["evaluate"].inputs})
     with pytest.raises(RuntimeError, match="stage evaluate wrote no output report"):
         run_stage("evaluate", config(), io, run=lambda config, io: Result(), say=lambda text: None)
     assert not list((tmp_path / "out").rglob("manifest.json"))
@@ -362,14 +362,14 @@ def test_uris_are_copied_in_and_out_with_the_manifest_last(
     puts: list[str] = []
     put_file = store.put_file
     monkeypatch.setattr(type(store), "put_file", lambda self, here, there: (puts.append(there), put_file(here, there)))
-    for name in SPECS["evaluate"].inputs:
+    for name in STAGE_TABLE["evaluate"].inputs:
         store.pipe(f"/bucket/{name}/deep/file", name.encode())
     stage = Stage("evaluate")
 
     def io() -> StageIO:
         return StageIO(
-            {name: f"memory://bucket/{name}" for name in SPECS["evaluate"].inputs},
-            {name: f"memory://bucket/out/{name}" for name in SPECS["evaluate"].outputs},
+            {name: f"memory://bucket/{name}" for name in STAGE_TABLE["evaluate"].inputs},
+            {name: f"memory://bucket/out/{name}" for name in STAGE_TABLE["evaluate"].outputs},
         )
 
     assert (io().input("policy") / "deep" / "file").read_text() == "policy"

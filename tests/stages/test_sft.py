@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from podium.config import PodiumConfig, SftConfig, load_config_data
+from podium.config import STAGE_TABLE, PodiumConfig, SftConfig, load_config_data
 from podium.data.batches import pad_left, pad_right
 from podium.data.records import DemonstrationRecord
 from podium.data.tokenizer import load_tokenizer
@@ -28,7 +28,7 @@ from podium.rlhf import sft_training
 from podium.rlhf.demonstrations import encode
 from podium.rlhf.sft_training import SftRun, train_sft
 from podium.stages import sft
-from podium.stages.io import SPECS, StageIO
+from podium.stages.io import StageIO
 from podium.stages.manifest import content_digest
 from podium.stages.runner import run_stage
 from support import folders, tiny
@@ -154,7 +154,9 @@ def later(run: Path, tuned: tuple[Path, dict[str, float]]) -> dict[str, StageIO]
     def start(stage: str, *names: str, **more: Path) -> StageIO:
         io = StageIO.local(out / stage, **{name: made[name] for name in names}, **more)
         run_stage(stage, config(run), io)
-        made.update({name: out / stage / name for name in SPECS[stage].outputs if name not in ("metrics", "model")})
+        made.update(
+            {name: out / stage / name for name in STAGE_TABLE[stage].outputs if name not in ("metrics", "model")}
+        )
         return io
 
     found = {

@@ -45,7 +45,7 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
     spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD, (tiny.EOS,))
     batches = PromptBatches.of([[2 + row, 3, 5 + row] for row in range(8)], 4, 0, tiny.PAD)
     mesh = make_mesh(data=data, fsdp=fsdp)
-    run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), folder / "rollouts.jsonl", "same")
+    run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), "same", folder / "rollouts.jsonl")
     fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec.shared_layers, spec.ending))
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from podium.config import PodiumConfig, load_config_data
-from podium.stages.io import SPECS, Result, StageIO
+from podium.config import STAGE_TABLE, PodiumConfig, load_config_data
+from podium.stages.io import Result, StageIO
 from podium.stages.runner import run_stage
 
 
@@ -28,11 +28,11 @@ class Stage:
     def __call__(self, config: PodiumConfig, io: StageIO) -> Result:
         self.runs += 1
         self.found_work = []
-        for name in SPECS[self.stage].outputs:
+        for name in STAGE_TABLE[self.stage].outputs:
             if name == "metrics":
                 continue
             path = io.output(name)
-            if name in SPECS[self.stage].files:
+            if name in STAGE_TABLE[self.stage].files:
                 path.write_text("<html></html>")
                 continue
             (path / "deep").mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class Stage:
             (path / "deep" / "rows.jsonl").write_text(f"{config.seed}\n")
             if self.failure is not None:
                 raise self.failure
-        return Result({"accuracy": 0.75}, {SPECS[self.stage].outputs[0]: {"framework": "jax"}})
+        return Result({"accuracy": 0.75}, {STAGE_TABLE[self.stage].outputs[0]: {"framework": "jax"}})
 
     def run(self, io: StageIO, settings: PodiumConfig | None = None) -> tuple[Result, bool]:
         return run_stage(self.stage, settings or config(), io, run=self, say=lambda text: None)
@@ -50,7 +50,7 @@ class Stage:
 
 def evaluate_inputs(folder: Path) -> dict[str, str]:
     """Write an input of one file for each that the stage evaluate takes, and return their places."""
-    for name in SPECS["evaluate"].inputs:
+    for name in STAGE_TABLE["evaluate"].inputs:
         (folder / name).mkdir(parents=True)
         (folder / name / "file").write_text(name)
-    return {name: str(folder / name) for name in SPECS["evaluate"].inputs}
+    return {name: str(folder / name) for name in STAGE_TABLE["evaluate"].inputs}

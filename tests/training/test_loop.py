@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from podium.config.training import TrainingConfig
 from podium.errors import Stopped, UserError
+from podium.parallel.mesh import make_mesh
 from podium.training.calls import repeated, steps_per_call
-from podium.training.loop import run_loop
+from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.metrics import read_metrics
 from podium.training.scalars import Scalars, reporting
 from support.events import event_steps
@@ -31,20 +33,19 @@ def run(folder, *, total=5, per_call=1, calls=None, **options):
             calls.append(indices)
         return *compiled(state, (), jnp.zeros(per_call), np.int32(len(indices))), None
 
-    settings = {
-        "total": total,
-        "label": "count",
-        "folder": folder,
-        "checkpoints": str(folder / "checkpoints"),
-        "fingerprint": "same",
-        "save_steps": 2,
-        "save_minutes": 60.0,
-        "logging_steps": 1,
-        "shown": {"loss": "loss"},
-        "known": lambda done: {"episode": done * 16},
-    }
+    monitor = {"shown": {"loss": "loss"}, "known": lambda done: {"episode": done * 16}}
+    monitor |= {name: options.pop(name) for name in ("known", "check", "on_restart") if name in options}
     start = {"count": jnp.float32(0.0)}
-    return float(run_loop(steps, start, per_call=per_call, **(settings | options))["count"])
+    state = run_loop(
+        steps, start, settings(folder, **options), Monitor("count", **monitor), total=total, per_call=per_call
+    )
+    return float(state["count"])
+
+
+def settings(folder, *, fingerprint="same", **rhythm):
+    config = TrainingConfig(**({"save_steps": 2, "save_minutes": 60.0, "logging_steps": 1} | rhythm))
+    mesh = make_mesh(devices=jax.devices()[:1])
+    return TrainingRun(config, 0, mesh, folder, str(folder / "checkpoints"), fingerprint)
 
 
 def test_a_line_holds_the_numbers_of_its_step_and_what_was_known_of_it(tmp_path):
@@ -172,10 +173,8 @@ def test_before_the_first_call_is_compiled_a_signal_does_what_it_always_did(tmp_
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the signal was only noted")
 
-    settings = {"label": "count", "folder": tmp_path, "checkpoints": str(tmp_path / "checkpoints"), "shown": {}}
-    rhythm = {"total": 3, "save_steps": 2, "save_minutes": 60.0, "logging_steps": 1}
     with pytest.raises(KeyboardInterrupt):
-        run_loop(steps, {"count": jnp.float32(0.0)}, fingerprint="same", **settings, **rhythm)
+        run_loop(steps, {"count": jnp.float32(0.0)}, settings(tmp_path), Monitor("count", {}), total=3)
 
 
 def test_a_step_gone_wrong_ends_the_run_though_its_call_went_on(tmp_path):
@@ -189,15 +188,9 @@ def test_a_step_gone_wrong_ends_the_run_though_its_call_went_on(tmp_path):
         run_loop(
             lambda indices, state: (*compiled(state, (), jnp.zeros(4), np.int32(len(indices))), None),
             {"count": jnp.float32(0.0)},
+            settings(tmp_path),
+            Monitor("count", {}),
             total=8,
-            label="count",
-            folder=tmp_path,
-            checkpoints=str(tmp_path / "checkpoints"),
-            fingerprint="same",
-            save_steps=2,
-            save_minutes=60.0,
-            logging_steps=1,
-            shown={},
             per_call=4,
         )
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]

@@ -1,0 +1,34 @@
+"""What every training section has: the optimizer, adapters, and how often a run saves and reports."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from podium.config.base import Fraction, NonNegative, Positive, PositiveFloat, Section
+from podium.config.model import LoraConfig
+
+Schedule = Literal["constant", "linear", "cosine"]
+Resume = Literal["auto", "never"]
+
+
+class TrainingConfig(Section):
+    """Optimizer, adapters, saving and reporting of one training phase."""
+
+    learning_rate: PositiveFloat = Field(1e-5, description="Peak learning rate of AdamW.")
+    lr_scheduler_type: Schedule = Field("linear", description="Course of the learning rate after the warm-up.")
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
+    weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
+    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
+    lora: LoraConfig | None = Field(None, description="Adapters ({} takes the defaults); null trains all weights.")
+    save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
+    save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
+    logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
+    resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
+
+
+class SupervisedConfig(TrainingConfig):
+    """Training that passes over records."""
+
+    num_train_epochs: PositiveFloat = Field(1.0, description="Passes over the records; max_steps goes before it.")
+    max_steps: Positive | None = Field(None, description="Optimizer steps; null follows num_train_epochs.")

@@ -1,0 +1,54 @@
+"""One optimizer step on a batch that is cut into micro-batches; fine-tuning and reward training are losses for it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from podium.training.accumulate import sum_over
+
+Batch = TypeVar("Batch")
+Numbers = dict[str, jax.Array]
+# (weights, frozen, micro-batch, total) -> (its part of the batch's mean loss, numbers that add up over micro-batches).
+# `total` is what the mean is over, summed over the whole batch, so that the parts add up however rows fall.
+LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, Numbers]]
+
+
+class TrainState(NamedTuple):
+    """What training carries from step to step. step: int32, completed optimizer steps."""
+
+    weights: Any
+    optimizer: Any
+    step: jax.Array
+
+
+def make_train_step(
+    loss: LossFn[Batch],
+    weight: Callable[[Batch], jax.Array],
+    optimizer: optax.GradientTransformation,
+    summary: Callable[[Numbers], Numbers],
+) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Numbers]]:
+    """Build the pure step (state, frozen, batch) -> (state, metrics); batch leaves lead with micro-batches.
+
+    `weight(batch)` are the weights of what the loss is a mean over; `summary` makes metrics of the summed numbers.
+    """
+
+    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Numbers]:
+        weights = weight(batch)
+        total = jnp.maximum(jnp.sum(weights), 1e-9)
+
+        def gradient(micro: Batch) -> tuple[Any, Numbers]:
+            return jax.grad(loss, has_aux=True)(state.weights, frozen, micro, total)
+
+        if weights.shape[0] == 1:
+            gradients, sums = gradient(jax.tree.map(lambda x: x[0], batch))
+        else:
+            gradients, sums = sum_over(gradient, batch)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
+        new_weights = optax.apply_updates(state.weights, updates)
+        metrics = summary(sums) | {"grad_norm": optax.global_norm(gradients)}
+        return TrainState(new_weights, new_optimizer, state.step + 1), metrics
+
+    return step
