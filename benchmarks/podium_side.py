@@ -35,7 +35,7 @@ from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
 from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
 from podium.rlhf.reward import RewardSpec, make_reward_step  # noqa: E402
 from podium.rlhf.rewards import reward_scores  # noqa: E402
-from podium.rlhf.roles import cast_networks, ppo_spec  # noqa: E402
+from podium.rlhf.roles import make_roles, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
 from podium.training.optimizer import make_optimizer  # noqa: E402
 
@@ -111,7 +111,7 @@ def ppo_seconds(case: Case) -> list[float]:
         sample_rows=0,
         score_samples=0,
     )
-    cast = cast_networks(*models(case), config, 0)
+    cast = make_roles(*models(case), config, 0)
     spec = ppo_spec(cast, config, (), PAD)
     batches = PromptBatches.of(cases.tokens(case, 4 * case.batch, case.prompt), case.batch, 0, PAD)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def ppo_seconds(case: Case) -> list[float]:
             "bench",
             path / "rollouts.jsonl",
         )
-        fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec.shared_layers, spec.ending))
+        fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec))
         return gaps([row["time"] for row in read_metrics(path)])
 
 

@@ -66,7 +66,7 @@ def keep(out: Path, stages: Sequence[str]) -> Path:
     """Leave the run as it is in OUT.N, with N one more than the highest there is, and take the stages out of `out`.
 
     Files are linked, not copied, where the file system allows it. Whenever a kill comes, `out` or OUT.N is whole, and
-    `settle` ends what was begun.
+    `finish_moving` ends what was begun.
 
     Raises:
         UserError: There is no room beside `out`, or it cannot be written.
@@ -90,7 +90,7 @@ def keep(out: Path, stages: Sequence[str]) -> Path:
             f"--out {out}: its earlier run cannot be kept as {kept} ({_reason(error)}); "
             "make room there, name another --out, or write --redo to replace it"
         ) from error
-    settle(out)
+    finish_moving(out)
     return kept
 
 
@@ -102,10 +102,10 @@ def _reason(error: OSError) -> str:
 def replace(out: Path, stages: Sequence[str]) -> None:
     """Take the stages' results out of a run folder."""
     write_text(out / LEAVING, json.dumps({"kept": None, "stages": list(stages)}))
-    settle(out)
+    finish_moving(out)
 
 
-def settle(out: Path) -> None:
+def finish_moving(out: Path) -> None:
     """End what a killed `keep` or `replace` began, where there is something to end."""
     note = out / LEAVING
     if note.exists():

@@ -90,7 +90,7 @@ def run_pipeline(
 
 def _put_away(out: Path, config: PodiumConfig, ask: earlier.Ask, console: Console, *, redo: bool) -> None:
     """Take out of the run folder what the config makes outdated, after saying so, and keep it."""
-    earlier.settle(out)
+    earlier.finish_moving(out)
     found = earlier.outdated(out, config, ask)
     if not found:
         return

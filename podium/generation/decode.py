@@ -10,7 +10,7 @@ from podium.generation.sampling import Sampling, choose, draws
 from podium.models import family
 from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
-from podium.models.text import Passed
+from podium.models.text import ForwardOutput
 
 Tree = Any
 
@@ -19,17 +19,17 @@ class Responses(NamedTuple):
     """What a batch of prompts was answered.
 
     ids, mask, logprobs: [batch, max_new_tokens]; the mask is true at generated tokens, the end token included, and
-    the ids elsewhere are pad. finished: boolean [batch], an end token was generated. lower: where it was asked for and
-    the network shares layers, [batch, prompt + max_new_tokens, embed], what the lowest layers made of prompt and
-    response; else None. lower_ending: of what stands behind a response that was cut off, [batch, ending, embed].
+    the ids elsewhere are pad. finished: boolean [batch], an end token was generated. trunk_states: [batch, prompt +
+    max_new_tokens, embed], what the lowest layers made of prompt and response, None where it was not asked for.
+    trunk_ending: of what stands behind a response that was cut off, [batch, ending, embed].
     """
 
     ids: jax.Array
     mask: jax.Array
     logprobs: jax.Array
     finished: jax.Array
-    lower: jax.Array | None = None
-    lower_ending: jax.Array | None = None
+    trunk_states: jax.Array | None = None
+    trunk_ending: jax.Array | None = None
 
 
 class _Loop(NamedTuple):
@@ -52,7 +52,7 @@ class _Decoder:
     sampling: Sampling
     eos_ids: tuple[int, ...]
     pad_id: int
-    tap: int
+    trunk_layers: int
 
     def pick(
         self, responses: Responses, states: jax.Array, step: jax.Array, done: jax.Array
@@ -62,47 +62,54 @@ class _Decoder:
         ids = jnp.where(done, self.pad_id, ids)
         ended = jnp.any(ids[:, None] == jnp.asarray(self.eos_ids, ids.dtype)[None, :], axis=-1) & ~done
 
-        def put(to: jax.Array, column: jax.Array) -> jax.Array:
+        def write(to: jax.Array, column: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(to, column[:, None], step, axis=1)
 
         written = Responses(
-            ids=put(responses.ids, ids),
-            mask=put(responses.mask, ~done),
-            logprobs=put(responses.logprobs, jnp.where(done, 0.0, logprobs)),
+            ids=write(responses.ids, ids),
+            mask=write(responses.mask, ~done),
+            logprobs=write(responses.logprobs, jnp.where(done, 0.0, logprobs)),
             finished=responses.finished | ended,
-            lower=responses.lower,
-            lower_ending=responses.lower_ending,
+            trunk_states=responses.trunk_states,
+            trunk_ending=responses.trunk_ending,
         )
         return written, ids, done | ended
 
-    def read(self, tokens: jax.Array, cache: Any, step: jax.Array) -> Passed:
+    def read(self, tokens: jax.Array, cache: Any, step: jax.Array) -> ForwardOutput:
         """Let the model read response token number `step` of every row."""
         return family.decode_step(
-            self.config, self.params, tokens, cache, step=step, adapter=self.adapter, lora=self.lora, tap=self.tap
+            self.config,
+            self.params,
+            tokens,
+            cache,
+            step=step,
+            adapter=self.adapter,
+            lora=self.lora,
+            trunk_layers=self.trunk_layers,
         )
 
     def feed(self, loop: _Loop) -> tuple[jax.Array, _Loop]:
-        """Feed the last token; returns its states and the loop with what the model now remembers of it."""
-        passed = self.read(loop.token, loop.cache, loop.step - 1)
+        """Feed the last token; returns its states and the loop with the cache that holds it."""
+        out = self.read(loop.token, loop.cache, loop.step - 1)
         responses = loop.responses
-        if responses.lower is not None and passed.lower is not None:
-            place = responses.lower.shape[1] - responses.ids.shape[1] + loop.step - 1
-            lower = jax.lax.dynamic_update_slice_in_dim(responses.lower, passed.lower, place, axis=1)
-            responses = responses._replace(lower=lower)
-        return passed.x, loop._replace(cache=passed.cache, responses=responses)
+        if responses.trunk_states is not None and out.trunk_states is not None:
+            place = responses.trunk_states.shape[1] - responses.ids.shape[1] + loop.step - 1
+            written = jax.lax.dynamic_update_slice_in_dim(responses.trunk_states, out.trunk_states, place, axis=1)
+            responses = responses._replace(trunk_states=written)
+        return out.states, loop._replace(cache=out.cache, responses=responses)
 
     def close(self, loop: _Loop, ending: tuple[int, ...]) -> Responses:
         """Let the lowest layers read what the loop did not feed: the last token, and `ending` behind full responses."""
-        if loop.responses.lower is None:
+        if loop.responses.trunk_states is None:
             return loop.responses
         _, loop = self.feed(loop)
-        cache, found = loop.cache, []
+        cache, states = loop.cache, []
         for place, token in enumerate(ending):
-            passed = self.read(jnp.full_like(loop.token, token), cache, loop.step + place)
-            cache = passed.cache
-            assert passed.lower is not None, "the prompt's were kept"
-            found.append(passed.lower)
-        return loop.responses._replace(lower_ending=jnp.concatenate(found, axis=1) if found else None)
+            out = self.read(jnp.full_like(loop.token, token), cache, loop.step + place)
+            cache = out.cache
+            assert out.trunk_states is not None, "the prompt's were kept"
+            states.append(out.trunk_states)
+        return loop.responses._replace(trunk_ending=jnp.concatenate(states, axis=1) if states else None)
 
     def advance(self, loop: _Loop) -> _Loop:
         """Feed the last token, choose the next."""
@@ -125,33 +132,39 @@ def respond(
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
     unroll: bool,
-    tap: int = 0,
+    trunk_layers: int = 0,
     ending: tuple[int, ...] = (),
 ) -> Responses:
     """Sample a response to each left-padded prompt [batch, prompt] with one random key per row.
 
     A row's tokens depend on its own prompt and key alone, whatever else is in the batch. A row whose prompt mask is
     empty is a filler: it is done before it starts. `unroll` decodes with one copy of the weights per layer instead of
-    scanning the stack (faster on CPU, compile time grows with depth). A `tap` above 0 keeps what the first `tap` layers
-    made of every token, where the network shares layers, and of `ending` behind the responses that were cut off.
+    scanning the stack (faster on CPU, compile time grows with depth). `trunk_layers` above 0, of a decoder, keeps what
+    so many of its lowest layers made of every token, and of `ending` behind the responses that were cut off.
     """
     batch = prompt_ids.shape[0]
     if unroll:
         params = family.unstacked(config, params)
         adapter = family.unstacked(config, adapter) if adapter else adapter
-    room = max_new_tokens + (len(ending) if tap else 0)
-    passed = family.prefill(config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, tap=tap)
-    decoder = _Decoder(config, params, adapter, lora, draws(keys, max_new_tokens), sampling, eos_ids, pad_id, tap)
+    room = max_new_tokens + (len(ending) if trunk_layers else 0)
+    out = family.prefill(
+        config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, trunk_layers=trunk_layers
+    )
+    uniform = draws(keys, max_new_tokens)
+    decoder = _Decoder(config, params, adapter, lora, uniform, sampling, eos_ids, pad_id, trunk_layers)
+    trunk_states = out.trunk_states
+    if trunk_states is not None:
+        trunk_states = jnp.pad(trunk_states, ((0, 0), (0, max_new_tokens), (0, 0)))
     empty = Responses(
         ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
         mask=jnp.zeros((batch, max_new_tokens), bool),
         logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
         finished=jnp.zeros((batch,), bool),
-        lower=None if passed.lower is None else jnp.pad(passed.lower, ((0, 0), (0, max_new_tokens), (0, 0))),
+        trunk_states=trunk_states,
     )
     start = jnp.zeros((), jnp.int32)
-    responses, ids, done = decoder.pick(empty, passed.x, start, ~jnp.any(prompt_mask, axis=1))
-    loop = _Loop(start + 1, ids, done, passed.cache, responses)
+    responses, ids, done = decoder.pick(empty, out.states, start, ~jnp.any(prompt_mask, axis=1))
+    loop = _Loop(start + 1, ids, done, out.cache, responses)
     loop = jax.lax.while_loop(
         lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
     )

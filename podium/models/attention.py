@@ -176,12 +176,12 @@ class Attention(nnx.Module):
         memory = own if cache is None else _write(cache, own, context.slot)
         return self._mix(query, memory, context), memory
 
-    def remember(self, states: jax.Array) -> KeyValues:
-        """Keys and values of states [batch, time, embed] that another stack looks at."""
+    def project_kv(self, states: jax.Array) -> KeyValues:
+        """Keys and values of states [batch, time, embed] that another stack attends to."""
         return KeyValues(jnp.swapaxes(self.k_proj(states), 1, 2), jnp.swapaxes(self.v_proj(states), 1, 2))
 
-    def look(self, x: jax.Array, memory: KeyValues | Cached, context: Context) -> jax.Array:
-        """Attend to what `remember` gave, or to the cache that it became."""
+    def cross_attend(self, x: jax.Array, memory: KeyValues | Cached, context: Context) -> jax.Array:
+        """Attend to what `project_kv` gave, or to the cache that it became."""
         return self._mix(self.q_proj(x), memory, context)
 
     def _mix(self, query: jax.Array, memory: KeyValues | Cached, context: Context) -> jax.Array:

@@ -20,7 +20,7 @@ from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
 from podium.models.parts import Part, Parts, bind, final_norm
 from podium.models.stack import Block, Caches, Span, run
-from podium.models.text import Passed, Text
+from podium.models.text import ForwardOutput, Text
 from podium.parallel.sharding import constrain
 
 Tree = Any
@@ -82,35 +82,35 @@ class CrossBlock(nnx.Module):
         self.mlp = MLP(config, lora, rngs=rngs)
 
     def __call__(self, x: jax.Array, context: CrossContext, cache: CrossCache | None) -> tuple[jax.Array, Any]:
-        """Remember a CrossMemory; where there is a cache, the tokens' part alone: the prompt's stays as it is."""
+        """Return a CrossMemory too; where there is a cache, the tokens' part alone: the prompt's stays as it is."""
         mixed, own = self.attention(self.attention_norm(x), context.own, None if cache is None else cache.own)
         x = x + mixed
         prompt: KeyValues | Cached
         if cache is None:
             assert context.states is not None, "without a cache the prompt's states are given"
-            prompt = self.cross_attention.remember(context.states)
+            prompt = self.cross_attention.project_kv(context.states)
         else:
             prompt = cache.prompt
-        x = x + self.cross_attention.look(self.cross_norm(x), prompt, context.cross)
+        x = x + self.cross_attention.cross_attend(self.cross_norm(x), prompt, context.cross)
         x = constrain(x + self.mlp(self.mlp_norm(x)), "batch", "time", "activation")
         return x, CrossMemory(own, prompt) if cache is None else own
 
 
 def _parts(config: EncoderDecoderConfig) -> Parts:
-    found: dict[parts.Place, Part] = {
+    places: dict[parts.Place, Part] = {
         ("embedder",): Part(parts.Embedder),
         ("encoder", "blocks"): Part(Block, config.encoder_layers),
         ("encoder", "final_norm"): Part(final_norm),
         ("encoder", "position_bias"): Part(PositionBias),
     }
     if config.encoder_only:
-        return found
-    found |= {
+        return places
+    places |= {
         ("decoder", "blocks"): Part(CrossBlock, config.decoder_layers),
         ("decoder", "final_norm"): Part(final_norm),
         ("decoder", "position_bias"): Part(PositionBias),
     }
-    return found if config.tie_embeddings else found | {("lm_head",): Part(parts.Head)}
+    return places if config.tie_embeddings else places | {("lm_head",): Part(parts.Head)}
 
 
 def init_params(config: EncoderDecoderConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
@@ -132,10 +132,10 @@ def position_buckets(distance: np.ndarray, config: EncoderDecoderConfig, *, both
     In float32, whose rounding decides at the edges of buckets. Without `both_ways` no key comes after its query.
     """
     buckets = config.position_buckets
-    found = np.zeros(distance.shape, np.int32)
+    offset = np.zeros(distance.shape, np.int32)
     if both_ways:
         buckets //= 2
-        found += (distance > 0) * buckets
+        offset += (distance > 0) * buckets
         distance = np.abs(distance)
     else:
         distance = np.maximum(-distance, 0)
@@ -143,7 +143,7 @@ def position_buckets(distance: np.ndarray, config: EncoderDecoderConfig, *, both
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
     scaled = ratio / np.float32(np.log(config.max_distance / exact)) * np.float32(buckets - exact)
     far = np.minimum(exact + scaled.astype(np.int32), buckets - 1)
-    return (found + np.where(distance < exact, distance, far)).astype(np.int32)
+    return (offset + np.where(distance < exact, distance, far)).astype(np.int32)
 
 
 def _bias(config: EncoderDecoderConfig, stack: Tree, time: int, *, both_ways: bool) -> jax.Array:
@@ -192,8 +192,8 @@ def _encode(
     stack = params["encoder"]
     context = Context(visible, bias=_bias(config, stack, ids.shape[1], both_ways=True))
     span = Span(Block, config, lora, config.encoder_layers)
-    passed = run(span, stack["blocks"], _blocks(adapter, "encoder"), _embed(config, params, ids), context)
-    return _norm(config, stack, passed.x)
+    out = run(span, stack["blocks"], _blocks(adapter, "encoder"), _embed(config, params, ids), context)
+    return _norm(config, stack, out.states)
 
 
 def _decode(
@@ -206,12 +206,12 @@ def _decode(
     caches: Caches | None = None,
     *,
     keep: bool = False,
-) -> Passed:
+) -> ForwardOutput:
     stack = params["decoder"]
     span = Span(CrossBlock, config, lora, config.decoder_layers)
     x = _embed(config, params, ids)
-    passed = run(span, stack["blocks"], _blocks(adapter, "decoder"), x, context, caches, keep=keep)
-    return Passed(_norm(config, stack, passed.x), passed.cache)
+    out = run(span, stack["blocks"], _blocks(adapter, "decoder"), x, context, caches, keep=keep)
+    return ForwardOutput(_norm(config, stack, out.states), out.cache)
 
 
 def _causal(mask: jax.Array) -> jax.Array:
@@ -235,7 +235,7 @@ def _read(
     mask = jnp.concatenate([jnp.ones((batch, 1), bool), response_mask], axis=1)
     own = Context(_causal(mask), bias=_bias(config, params["decoder"], ids.shape[1], both_ways=False))
     context = CrossContext(own, Context(text.prompt_mask[:, None, :]), states)
-    return _decode(config, params, ids, context, adapter, lora).x
+    return _decode(config, params, ids, context, adapter, lora).states
 
 
 def response_states(
@@ -245,10 +245,7 @@ def response_states(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    lower: jax.Array | None = None,
-    first: int = 0,
 ) -> jax.Array:
-    assert lower is None and not first, "the layers of an encoder-decoder are not shared"
     return _read(config, params, text, text.response_ids[:, :-1], text.response_mask[:, :-1], adapter, lora)
 
 
@@ -259,10 +256,7 @@ def last_states(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    lower: jax.Array | None = None,
-    first: int = 0,
 ) -> jax.Array:
-    assert lower is None and not first, "the layers of an encoder-decoder are not shared"
     if config.encoder_only:
         ids, mask = text.joined()
         return last_token(_encode(config, params, ids, mask[:, None, :], adapter, lora), mask)
@@ -292,7 +286,7 @@ def packed_states(
     visible = _causal(packed.mask) & same(packed.segment, packed.segment) & same(packed.branch, packed.branch)
     own = Context(visible, bias=_bias(config, params["decoder"], packed.ids.shape[1], both_ways=False))
     cross = Context(same(packed.segment, packed.prompt_segment) & packed.prompt_mask[:, None, :])
-    return _decode(config, params, packed.ids, CrossContext(own, cross, states), adapter, lora).x
+    return _decode(config, params, packed.ids, CrossContext(own, cross, states), adapter, lora).states
 
 
 def prefill(
@@ -304,19 +298,20 @@ def prefill(
     room: int,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
-    """Encode the prompts, then read the start token; `tap` keeps nothing here."""
+) -> ForwardOutput:
+    """Encode the prompts, then read the start token."""
     states = _encode(config, params, prompt_ids, prompt_mask[:, None, :], adapter, lora)
     batch = prompt_ids.shape[0]
     first = jnp.ones((batch, 1), bool)
     own = Context(first[:, None, :], bias=_bias(config, params["decoder"], 1, both_ways=False))
     context = CrossContext(own, Context(prompt_mask[:, None, :]), states)
     start = jnp.full((batch, 1), config.start_id, prompt_ids.dtype)
-    passed = _decode(config, params, start, context, adapter, lora, keep=True)
-    tokens, prompt = _apart(passed.cache)
+    out = _decode(config, params, start, context, adapter, lora, keep=True)
+    tokens, prompt = _apart(out.cache)
     filled = jnp.pad(first, ((0, 0), (0, room)))
-    return Passed(passed.x[:, 0], Cache(open_caches(tokens, room), open_caches(prompt, 0), filled, prompt_mask))
+    return ForwardOutput(
+        out.states[:, 0], Cache(open_caches(tokens, room), open_caches(prompt, 0), filled, prompt_mask)
+    )
 
 
 def _apart(caches: Caches) -> tuple[Caches, Caches]:
@@ -341,13 +336,12 @@ def decode_step(
     step: jax.Array,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
+) -> ForwardOutput:
     slot = step + 1
     now = jnp.ones((ids.shape[0], 1), bool)
     filled = jax.lax.dynamic_update_slice_in_dim(cache.filled, now, slot, axis=1)
     bias = _step_bias(config, params["decoder"], slot, filled.shape[1])
     context = CrossContext(Context(filled[:, None, :], bias=bias, slot=slot), Context(cache.prompt_mask[:, None, :]))
     caches = _together(cache.own, cache.prompt)
-    passed = _decode(config, params, ids[:, None], context, adapter, lora, caches, keep=True)
-    return Passed(passed.x[:, 0], Cache(passed.cache, cache.prompt, filled, cache.prompt_mask))
+    out = _decode(config, params, ids[:, None], context, adapter, lora, caches, keep=True)
+    return ForwardOutput(out.states[:, 0], Cache(out.cache, cache.prompt, filled, cache.prompt_mask))

@@ -3,9 +3,9 @@
 A module per kind of network implements these functions; which one is decided by the config, here and nowhere else.
 States [..., embed] become logits by `logits`, token values or a score by `heads.apply_head`.
 
-All take (config, params, ...). `adapter` with its `lora` switches the low-rank path on. `lower` is what `prefill` and
-`decode_step` kept of the first `tap` layers: where networks share these, it stands in for the first `first` of them.
-A network that cannot share layers in this way keeps None.
+All take (config, params, ...). `adapter` with its `lora` switches the low-rank path on. A decoder can hand back the
+states behind its lowest `trunk_layers` layers while it generates, and start behind them where it is given its `Trunk`;
+an encoder-decoder has no such options.
 """
 
 from types import ModuleType
@@ -19,13 +19,21 @@ from podium.models.config import ModelConfig, TransformerConfig
 from podium.models.layers import contract
 from podium.models.lora import LoraSpec, stack_depth
 from podium.models.packing import Packed
-from podium.models.text import Passed, Text
+from podium.models.text import ForwardOutput, Text, Trunk
 
 Tree = Any
 
 
 def _module(config: ModelConfig) -> ModuleType:
     return transformer if isinstance(config, TransformerConfig) else encoder_decoder
+
+
+def _trunk(trunk: Trunk | None) -> dict[str, Trunk]:
+    return {} if trunk is None else {"trunk": trunk}
+
+
+def _trunk_layers(count: int) -> dict[str, int]:
+    return {"trunk_layers": count} if count else {}
 
 
 def init_params(config: ModelConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
@@ -59,14 +67,13 @@ def response_states(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    lower: jax.Array | None = None,
-    first: int = 0,
+    trunk: Trunk | None = None,
 ) -> jax.Array:
     """States [batch, response, embed] that predict each response token: each has read all tokens before it.
 
     Padding, on the left of prompts and the right of responses, changes nothing at real tokens.
     """
-    return _module(config).response_states(config, params, text, adapter=adapter, lora=lora, lower=lower, first=first)
+    return _module(config).response_states(config, params, text, adapter=adapter, lora=lora, **_trunk(trunk))
 
 
 def last_states(
@@ -76,11 +83,10 @@ def last_states(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    lower: jax.Array | None = None,
-    first: int = 0,
+    trunk: Trunk | None = None,
 ) -> jax.Array:
     """States [batch, embed] at the last real token of each text: they have read all of it."""
-    return _module(config).last_states(config, params, text, adapter=adapter, lora=lora, lower=lower, first=first)
+    return _module(config).last_states(config, params, text, adapter=adapter, lora=lora, **_trunk(trunk))
 
 
 def packed_states(
@@ -99,14 +105,14 @@ def prefill(
     room: int,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
+    trunk_layers: int = 0,
+) -> ForwardOutput:
     """Read left-padded prompts [batch, prompt] and open a cache with room for so many response tokens.
 
     The states [batch, embed] predict the first of them.
     """
     return _module(config).prefill(
-        config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, tap=tap
+        config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, **_trunk_layers(trunk_layers)
     )
 
 
@@ -119,10 +125,12 @@ def decode_step(
     step: jax.Array,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
+    trunk_layers: int = 0,
+) -> ForwardOutput:
     """Read response token number `step` (a scalar, from 0) of every row, ids [batch]; states predict the next one."""
-    return _module(config).decode_step(config, params, ids, cache, step=step, adapter=adapter, lora=lora, tap=tap)
+    return _module(config).decode_step(
+        config, params, ids, cache, step=step, adapter=adapter, lora=lora, **_trunk_layers(trunk_layers)
+    )
 
 
 def unstacked(config: ModelConfig, tree: Tree) -> Tree:
@@ -138,8 +146,8 @@ def logits(config: ModelConfig, params: Tree, hidden: jax.Array) -> jax.Array:
     if config.logits_scale != 1.0:
         hidden = hidden * jnp.asarray(config.logits_scale, hidden.dtype)
     if config.tie_embeddings:
-        found = jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
+        logits = jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
     else:
-        found = contract(hidden, params["lm_head"]["kernel"].astype(hidden.dtype), 1)
+        logits = contract(hidden, params["lm_head"]["kernel"].astype(hidden.dtype), 1)
     cap = config.logits_softcap if isinstance(config, TransformerConfig) else None
-    return found if cap is None else cap * jnp.tanh(found / cap)
+    return logits if cap is None else cap * jnp.tanh(logits / cap)

@@ -13,7 +13,7 @@ from podium.models.config import BlockConfig
 from podium.models.layers import MLP, Norm
 from podium.models.lora import LoraSpec, overlay
 from podium.models.parts import Build, bind
-from podium.models.text import Passed
+from podium.models.text import ForwardOutput
 from podium.parallel.sharding import constrain
 
 # So few layers are unrolled: a scan copies what the backward pass keeps into arrays for all layers, and out again.
@@ -74,20 +74,21 @@ def run(
     caches: Caches | None = None,
     *,
     first: int = 0,
-    tap: int = 0,
+    trunk_layers: int = 0,
     keep: bool = False,
     remat: bool = False,
-) -> Passed:
+) -> ForwardOutput:
     """Run the layers from `first` on: those below the adapter's as they are, the others with it.
 
-    `keep` returns what the layers remember, in the form of the blocks; `tap` keeps the stream behind so many layers.
+    `keep` returns the keys and values of the layers, in the form of the blocks; `trunk_layers` above 0 the states
+    behind so many layers.
     """
     total, lora = span.total, span.lora
     adapted = lora.first_layer(total) if adapter and lora else total
     kept: Caches | None = None
-    lower = None
-    inner = {cut for cut in (tap, adapted) if first < cut < total}
-    for low, high in itertools.pairwise(sorted({first, total} | inner)):
+    trunk_states = None
+    edges = {edge for edge in (trunk_layers, adapted) if first < edge < total}
+    for low, high in itertools.pairwise(sorted({first, total} | edges)):
         spec = lora if low >= adapted else None
         part = _layers(blocks, low, high, total)
         if spec is not None and adapter:
@@ -98,8 +99,8 @@ def run(
         layer = _layer(span._replace(lora=spec), contexts, keep=keep, remat=remat)
         x, memories = _run_layers(layer, part, x, cache, span.sliding[low:high], keep=keep)
         kept = _join(kept, memories)
-        lower = x if high == tap else lower
-    return Passed(x, kept, lower)
+        trunk_states = x if high == trunk_layers else trunk_states
+    return ForwardOutput(x, kept, trunk_states)
 
 
 def _layer(span: Span, contexts: Any, *, keep: bool, remat: bool) -> Callable[..., tuple[jax.Array, Any]]:

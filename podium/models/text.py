@@ -1,5 +1,6 @@
 """Prompts with their responses as arrays, and what a network hands back of them."""
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -34,9 +35,22 @@ class Text(NamedTuple):
         )
 
 
-class Passed(NamedTuple):
-    """What came out of a network: states, the cache where there is one, and what the tapped layers gave (or None)."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trunk:
+    """What the lowest layers of a frozen tree made of a text: every network that has them unchanged starts behind them.
 
-    x: jax.Array
+    states: [batch, time, embed]; layers: how many layers; base: the name of the tree.
+    """
+
+    states: jax.Array
+    layers: int = field(metadata={"static": True})
+    base: str = field(metadata={"static": True})
+
+
+class ForwardOutput(NamedTuple):
+    """What came out of a network: states, the cache where there is one, states behind the trunk where it was named."""
+
+    states: jax.Array
     cache: Any = None
-    lower: jax.Array | None = None
+    trunk_states: jax.Array | None = None

@@ -18,7 +18,7 @@ from podium.models.packing import Packed
 from podium.models.parts import Part, Parts, bind, final_norm
 from podium.models.rope import rope_tables
 from podium.models.stack import Block, Caches, Contexts, Span, run
-from podium.models.text import Passed, Text
+from podium.models.text import ForwardOutput, Text, Trunk
 from podium.parallel.sharding import constrain
 
 Tree = Any
@@ -37,12 +37,12 @@ class Cache(NamedTuple):
 
 
 def _parts(config: TransformerConfig) -> Parts:
-    found: dict[parts.Place, Part] = {
+    places: dict[parts.Place, Part] = {
         ("embedder",): Part(parts.Embedder),
         ("blocks",): Part(Block, config.layers),
         ("final_norm",): Part(final_norm),
     }
-    return found if config.tie_embeddings else found | {("lm_head",): Part(parts.Head)}
+    return places if config.tie_embeddings else places | {("lm_head",): Part(parts.Head)}
 
 
 def init_params(config: TransformerConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
@@ -110,20 +110,19 @@ def forward(
     *,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    lower: jax.Array | None = None,
-    first: int = 0,
+    trunk: Trunk | None = None,
     remat: bool = False,
 ) -> jax.Array:
     """Hidden states [batch, time, embed], after the final norm, of ids [batch, time] under a boolean mask.
 
-    Positions come from the mask: padding on either side changes nothing at real tokens. `lower` and `first` as in
-    `family`. `remat` recomputes each block in the backward pass.
+    Positions come from the mask: padding on either side changes nothing at real tokens. `trunk` stands in for the
+    lowest layers. `remat` recomputes each block in the backward pass.
     """
-    x = _embed(config, params, ids) if lower is None else lower
+    x, first = (_embed(config, params, ids), 0) if trunk is None else (trunk.states, trunk.layers)
     positions = positions_from_mask(mask)
     contexts = _contexts(config, _causal(mask), positions, positions)
-    passed = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, first=first, remat=remat)
-    return _norm(config, params, passed.x)
+    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, first=first, remat=remat)
+    return _norm(config, params, out.states)
 
 
 def _blocks(adapter: Tree | None) -> Tree | None:
@@ -155,8 +154,8 @@ def packed_states(
     positions = jnp.maximum(jnp.sum(visible, axis=2, dtype=jnp.int32) - 1, 0)
     contexts = _contexts(config, visible, positions, positions)
     x = _embed(config, params, packed.ids)
-    passed = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts)
-    return _norm(config, params, passed.x)
+    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts)
+    return _norm(config, params, out.states)
 
 
 def prefill(
@@ -168,19 +167,21 @@ def prefill(
     room: int,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
+    trunk_layers: int = 0,
+) -> ForwardOutput:
     x = _embed(config, params, prompt_ids)
     positions = positions_from_mask(prompt_mask)
     contexts = _contexts(config, _causal(prompt_mask), positions, positions)
-    passed = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, tap=tap, keep=True)
+    out = run(
+        _span(config, lora), params["blocks"], _blocks(adapter), x, contexts, trunk_layers=trunk_layers, keep=True
+    )
     cache = Cache(
-        layers=open_caches(passed.cache, room),
+        layers=open_caches(out.cache, room),
         filled=jnp.pad(prompt_mask, ((0, 0), (0, room))),
         positions=jnp.sum(prompt_mask.astype(jnp.int32), axis=1),
         start=jnp.asarray(prompt_ids.shape[1], jnp.int32),
     )
-    return Passed(_norm(config, params, passed.x[:, -1]), cache, passed.lower)
+    return ForwardOutput(_norm(config, params, out.states[:, -1]), cache, out.trunk_states)
 
 
 def decode_step(
@@ -192,13 +193,22 @@ def decode_step(
     step: jax.Array,
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
-    tap: int = 0,
-) -> Passed:
+    trunk_layers: int = 0,
+) -> ForwardOutput:
     slot = cache.start + step
     now = jnp.ones((ids.shape[0], 1), bool)
     filled = jax.lax.dynamic_update_slice_in_dim(cache.filled, now, slot, axis=1)
     contexts = _contexts(config, filled[:, None, :], cache.positions[:, None], positions_from_mask(filled), slot)
     x = _embed(config, params, ids[:, None])
-    passed = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, cache.layers, tap=tap, keep=True)
-    after = Cache(passed.cache, filled, cache.positions + 1, cache.start)
-    return Passed(_norm(config, params, passed.x[:, 0]), after, passed.lower)
+    out = run(
+        _span(config, lora),
+        params["blocks"],
+        _blocks(adapter),
+        x,
+        contexts,
+        cache.layers,
+        trunk_layers=trunk_layers,
+        keep=True,
+    )
+    after = Cache(out.cache, filled, cache.positions + 1, cache.start)
+    return ForwardOutput(_norm(config, params, out.states[:, 0]), after, out.trunk_states)

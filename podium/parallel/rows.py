@@ -26,7 +26,7 @@ class Rows:
     axes: tuple[str, ...] = ()
     count: int = 1
 
-    def everyones(self, tree: Tree) -> Tree:
+    def all_gather(self, tree: Tree) -> Tree:
         """Gather arrays [rows, ...] of all devices, in the order of the batch and in one exchange.
 
         Of several types, all travel as the one they promote to: integers beside float32 must be below 2^24.
@@ -39,17 +39,17 @@ class Rows:
             gathered: Tree = jax.vmap(restore)(jax.lax.all_gather(flat, self.axes, tiled=True))
         return gathered
 
-    def own(self, tree: Tree) -> Tree:
+    def local(self, tree: Tree) -> Tree:
         """Cut this device's rows out of arrays over all rows."""
         if not self.axes:
             return tree
         place = jax.lax.axis_index(self.axes)
 
-        def cut(x: jax.Array) -> jax.Array:
+        def slice_local(x: jax.Array) -> jax.Array:
             size = x.shape[0] // self.count
             return jax.lax.dynamic_slice_in_dim(x, place * size, size)
 
-        return jax.tree.map(cut, tree)
+        return jax.tree.map(slice_local, tree)
 
     def total(self, tree: Tree) -> Tree:
         """Add the trees of all devices, in one exchange."""

@@ -11,7 +11,7 @@ from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 from podium.models.config import ModelConfig
 from podium.models.packing import Example, Size, enclosing, pack, size
-from podium.rlhf.sft import Lessons
+from podium.rlhf.sft import DemonstrationBatch
 
 # Without packing, rows are as wide as the longest demonstration, rounded up to this.
 WIDTH_STEP = 32
@@ -105,7 +105,7 @@ def find_step(step: int, steps_in: Callable[[int], int]) -> tuple[int, int]:
 
 def to_arrays(
     config: ModelConfig, demonstrations: Sequence[Demonstration], rows: Sequence[Row], width: Size, pad_id: int
-) -> Lessons:
+) -> DemonstrationBatch:
     """Lay rows out as arrays; a filler has neither tokens nor weight."""
     packed, _ = pack(config, [[demonstrations[index].example for index in row] for row in rows], width, pad_id)
     # By segment, which count from 1 along a row.
@@ -114,7 +114,7 @@ def to_arrays(
         weights[place, 1 : 1 + len(row)] = [demonstrations[index].weight for index in row]
     ids, segment, response = (np.asarray(array) for array in (packed.ids, packed.segment, packed.response))
     counts = np.where(response, np.take_along_axis(weights, segment, axis=1), np.float32(0))
-    return Lessons(packed, _behind(ids), _behind(counts))  # type: ignore[arg-type]  # NumPy for jit
+    return DemonstrationBatch(packed, _behind(ids), _behind(counts))  # type: ignore[arg-type]  # NumPy for jit
 
 
 def _behind(array: np.ndarray) -> np.ndarray:

@@ -14,14 +14,15 @@ from podium.models.text import Text
 class Rollout(NamedTuple):
     """Prompts with their sampled responses.
 
-    finished: boolean [batch], the response ended by itself. lower: what the layers that all networks share made of the
-    text, or None; lower_ending: of the ending that a scored text has where the response has none.
+    finished: boolean [batch], the response ended by itself. trunk_states: what the layers that networks on the policy's
+    base share made of the text, or None; trunk_ending: of the ending that a scored text has where the response has
+    none.
     """
 
     text: Text
     finished: jax.Array
-    lower: jax.Array | None = None
-    lower_ending: jax.Array | None = None
+    trunk_states: jax.Array | None = None
+    trunk_ending: jax.Array | None = None
 
     @property
     def response_mask(self) -> jax.Array:

@@ -18,7 +18,7 @@ from podium.models.config import ModelConfig
 from podium.models.heads import HEAD_AXES, apply_head
 from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
-from podium.models.text import Text
+from podium.models.text import Text, Trunk
 from podium.parallel.sharding import constrain
 
 Tree = Any
@@ -38,32 +38,38 @@ class Network:
     def params(self, bases: Bases, weights: Weights) -> Tree:
         return weights["base"] if self.base is None else bases[self.base]
 
-    def response_states(
-        self, bases: Bases, weights: Weights, text: Text, *, lower: jax.Array | None = None, first: int = 0
-    ) -> jax.Array:
+    def response_states(self, bases: Bases, weights: Weights, text: Text, *, trunk: Trunk | None = None) -> jax.Array:
         """States [batch, response, embed] that predict each response token.
 
-        `lower` is what the first `first` layers made of the tokens, where networks share those, else None.
+        `trunk` is used by a network that stands on its base, and passed over by any other.
         """
         adapter, params = weights.get("adapter"), self.params(bases, weights)
         return family.response_states(
-            self.config, params, _cut(text), adapter=adapter, lora=self.lora, lower=lower, first=_shared(lower, first)
+            self.config,
+            params,
+            _over_devices(text),
+            adapter=adapter,
+            lora=self.lora,
+            trunk=self._trunk(trunk),
         )
 
-    def scores(
-        self, bases: Bases, weights: Weights, text: Text, *, lower: jax.Array | None = None, first: int = 0
-    ) -> jax.Array:
+    def scores(self, bases: Bases, weights: Weights, text: Text, *, trunk: Trunk | None = None) -> jax.Array:
         """One score per text, read at its last real token; float32 [batch]."""
         adapter, params = weights.get("adapter"), self.params(bases, weights)
         states = family.last_states(
-            self.config, params, _cut(text), adapter=adapter, lora=self.lora, lower=lower, first=_shared(lower, first)
+            self.config,
+            params,
+            _over_devices(text),
+            adapter=adapter,
+            lora=self.lora,
+            trunk=self._trunk(trunk),
         )
         return apply_head(weights["head"], states)
 
     def packed_states(self, bases: Bases, weights: Weights, packed: Packed) -> jax.Array:
         """States [rows, width, embed] of packed rows."""
         adapter, params = weights.get("adapter"), self.params(bases, weights)
-        return family.packed_states(self.config, params, _cut(packed), adapter=adapter, lora=self.lora)
+        return family.packed_states(self.config, params, _over_devices(packed), adapter=adapter, lora=self.lora)
 
     def packed_scores(self, bases: Bases, weights: Weights, packed: Packed, ends: jax.Array) -> jax.Array:
         """Scores [rows, responses] at the columns `ends` [rows, responses]; float32."""
@@ -80,12 +86,14 @@ class Network:
         text: Text,
         *,
         temperature: float,
-        lower: jax.Array | None = None,
-        first: int = 0,
+        trunk: Trunk | None = None,
     ) -> jax.Array:
         """Log-probabilities [batch, response]; logits at response positions only."""
-        states = self.response_states(bases, weights, text, lower=lower, first=first)
+        states = self.response_states(bases, weights, text, trunk=trunk)
         return token_logprobs(self.logits(bases, weights, states), text.response_ids, temperature=temperature)
+
+    def _trunk(self, trunk: Trunk | None) -> Trunk | None:
+        return trunk if trunk is not None and trunk.base == self.base else None
 
     def axes(self, weights: Weights) -> Tree:
         """Logical axes of every leaf of `weights`."""
@@ -94,11 +102,6 @@ class Network:
         return {name: known[name] for name in weights}
 
 
-def _shared(lower: jax.Array | None, first: int) -> int:
-    """Where nothing was kept of the lower layers, none is left out."""
-    return 0 if lower is None else first
-
-
-def _cut(arrays: Arrays) -> Arrays:
+def _over_devices(arrays: Arrays) -> Arrays:
     """Pin every array [rows, ...] to the devices that share the batch."""
     return jax.tree.map(lambda array: constrain(array, "batch", "time"), arrays)

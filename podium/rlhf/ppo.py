@@ -20,7 +20,7 @@ from podium.losses import masked
 from podium.losses.logprobs import entropy, token_logprobs
 from podium.losses.ppo import adapt_kl_coef
 from podium.models.heads import apply_head
-from podium.models.text import Text
+from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import (
     Experience,
@@ -81,9 +81,9 @@ class StepOutput(NamedTuple):
 class PpoSpec:
     """Everything about the step that is fixed at compile time.
 
-    shared_layers: how many of the lowest layers are the same frozen ones in every network; what the rollout computed
-    in them serves all networks. ending: what a response that was cut off is scored with behind it, the end token last;
-    empty scores it as it is.
+    trunk_layers: how many of the lowest layers are the same frozen ones in every network on the policy's base; what the
+    rollout computed in them serves all of these. ending: what a response that was cut off is scored with behind it, the
+    end token last; empty scores it as it is.
     """
 
     policy: Network
@@ -103,8 +103,14 @@ class PpoSpec:
     kl_target: float | None
     kl_horizon: float
     unroll_decode: bool
-    shared_layers: int = 0
+    trunk_layers: int = 0
     ending: tuple[int, ...] = ()
+
+    def trunk(self, rollout: Rollout) -> Trunk | None:
+        """What networks on the policy's base need not compute again of a rollout, if anything."""
+        if rollout.trunk_states is None or self.policy.base is None:
+            return None
+        return Trunk(rollout.trunk_states, self.trunk_layers, self.policy.base)
 
     @property
     def whole_updates(self) -> bool:
@@ -173,7 +179,7 @@ def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, row
         network.params(bases, weights),
         prompts.ids,
         prompts.mask,
-        rows.own(keys),
+        rows.local(keys),
         max_new_tokens=spec.max_new_tokens,
         sampling=spec.sampling,
         eos_ids=spec.eos_ids,
@@ -181,11 +187,11 @@ def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, row
         adapter=weights.get("adapter"),
         lora=network.lora,
         unroll=spec.unroll_decode,
-        tap=spec.shared_layers,
+        trunk_layers=spec.trunk_layers,
         ending=spec.ending,
     )
     text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
-    return Rollout(text, responses.finished, responses.lower, responses.lower_ending)
+    return Rollout(text, responses.finished, responses.trunk_states, responses.trunk_ending)
 
 
 def learn(
@@ -205,16 +211,15 @@ def learn(
         {},
         rollout.text,
         temperature=spec.sampling.temperature,
-        lower=rollout.lower,
-        first=spec.shared_layers,
+        trunk=spec.trunk(rollout),
     )
-    judged = _Judged(rollout, ref_logprobs, raw_scores, scores)
+    scored = ScoredRollout(rollout, ref_logprobs, raw_scores, scores)
     keys = _keys(state)
     if spec.whole_updates:
-        updated = _whole_updates(spec, optimizers, state, frozen.bases, judged, rows)
+        updated = _whole_updates(spec, optimizers, state, frozen.bases, scored, rows)
     else:
         assert rows == ALL, "minibatches are drawn from all rows"
-        updated = _minibatch_updates(spec, optimizers, state, frozen.bases, judged, keys.order)
+        updated = _minibatch_updates(spec, optimizers, state, frozen.bases, scored, keys.order)
     weights, optimizer, metrics, stats = updated
     kl_coef = state.kl_coef
     if spec.kl_target is not None:
@@ -228,7 +233,9 @@ def learn(
     return after, StepOutput(metrics, stats, row)
 
 
-class _Judged(NamedTuple):
+class ScoredRollout(NamedTuple):
+    """A rollout with the reference's log-probabilities [batch, response] and scores [batch], as given and adjusted."""
+
     rollout: Rollout
     ref_logprobs: jax.Array
     raw_scores: jax.Array
@@ -240,8 +247,8 @@ def _evaluate(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities, values and entropies [batch, response] under the weights being trained."""
 
-    def states(network: Network, own: Weights) -> jax.Array:
-        return network.response_states(bases, own, rollout.text, lower=rollout.lower, first=spec.shared_layers)
+    def states(network: Network, trained: Weights) -> jax.Array:
+        return network.response_states(bases, trained, rollout.text, trunk=spec.trunk(rollout))
 
     hidden = states(spec.policy, weights["policy"])
     logits = spec.policy.logits(bases, weights["policy"], hidden)
@@ -264,31 +271,31 @@ def _evaluate_in_parts(
     """
     parts = spec.num_mini_batches * spec.gradient_accumulation_steps
 
-    def cut(x: jax.Array) -> jax.Array:
+    def split(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
 
     def join(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    evaluated = jax.lax.map(lambda part: _evaluate(spec, bases, weights, part)[:2], jax.tree.map(cut, rollout))
+    evaluated = jax.lax.map(lambda part: _evaluate(spec, bases, weights, part)[:2], jax.tree.map(split, rollout))
     logprobs, values = jax.tree.map(join, evaluated)
     return logprobs, values
 
 
 def _experience(
-    spec: PpoSpec, state: PpoState, judged: _Judged, logprobs: jax.Array, values: jax.Array, rows: Rows
+    spec: PpoSpec, state: PpoState, scored: ScoredRollout, logprobs: jax.Array, values: jax.Array, rows: Rows
 ) -> tuple[Experience, jax.Array, dict[str, jax.Array]]:
     """Experience of the rows at hand, the number of all sampled tokens, and metrics over all rows."""
-    mask, finished = judged.rollout.response_mask, judged.rollout.finished
-    own = (logprobs, values, judged.ref_logprobs, judged.raw_scores, judged.scores, mask, finished)
-    logprobs, values, ref_logprobs, raw_scores, scores, mask, finished = rows.everyones(own)
+    mask, finished = scored.rollout.response_mask, scored.rollout.finished
+    local = (logprobs, values, scored.ref_logprobs, scored.raw_scores, scored.scores, mask, finished)
+    logprobs, values, ref_logprobs, raw_scores, scores, mask, finished = rows.all_gather(local)
     experience, metrics = make_experience(
         logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
     )
     metrics["objective/scores_raw"] = jnp.mean(raw_scores)
     metrics["objective/scores_std"] = jnp.std(raw_scores)
     metrics["val/num_eos_tokens"] = jnp.sum(finished.astype(jnp.int32))
-    experience = rows.own(experience)
+    experience = rows.local(experience)
     return experience, masked.count(mask), metrics | {"row_logprobs": experience.logprobs}
 
 
@@ -305,12 +312,12 @@ def _apply(
 
 
 def _minibatch_updates(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, key: jax.Array
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, scored: ScoredRollout, key: jax.Array
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
-    rollout = judged.rollout
+    rollout = scored.rollout
     logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
-    experience, _, metrics = _experience(spec, state, judged, logprobs, values, ALL)
+    experience, _, metrics = _experience(spec, state, scored, logprobs, values, ALL)
 
     def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
         micro, learned = part
@@ -338,20 +345,20 @@ def _minibatch_updates(
 
 
 def _whole_updates(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, judged: _Judged, rows: Rows
+    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, scored: ScoredRollout, rows: Rows
 ) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
     """One update per epoch, on the whole rollout; returns as `_minibatch_updates` does.
 
     The first update makes the experience of what it evaluates. Rows apart are micro-batches, one on each device: their
     gradients and statistics add up.
     """
-    rollout = judged.rollout
+    rollout = scored.rollout
 
     def loss(weights: Tree, known: Any) -> tuple[jax.Array, Any]:
         logprobs, values, entropies = _evaluate(spec, bases, weights, rollout)
         if known is None:
             evaluated = jax.lax.stop_gradient((logprobs, values))
-            known = _experience(spec, state, judged, *evaluated, rows)
+            known = _experience(spec, state, scored, *evaluated, rows)
         experience, total, _ = known
         loss, stats = spec.objective(logprobs, values, entropies, experience, rollout.response_mask, total)
         return loss, (known, stats)

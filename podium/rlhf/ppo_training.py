@@ -32,7 +32,7 @@ from podium.rlhf.ppo import (
 )
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.rewards import Scorer, measure_scores, measured_by, reward_scores, scorer
-from podium.rlhf.roles import Cast, cast_networks, ppo_spec
+from podium.rlhf.roles import Roles, make_roles, ppo_spec
 from podium.rlhf.text_scoring import TextScorer
 from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
@@ -56,19 +56,19 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
 
     Raises UserError for unusable prompts or models, for numbers that are not finite and for a KL above kl_stop.
     """
-    cast = cast_networks(policy, reward, run.config, run.seed)
+    roles = make_roles(policy, reward, run.config, run.seed)
     tokenizer = policy.tokenizer
     same_tokens = reward.tokenizer.same_as(tokenizer)
     # Where the reward model reads texts, those get their ends there.
     ending = tokenizer.ending if same_tokens and reward.read_at == "end" else ()
-    spec = ppo_spec(cast, run.config, tokenizer.eos_ids, tokenizer.pad_id, ending)
+    spec = ppo_spec(roles, run.config, tokenizer.eos_ids, tokenizer.pad_id, ending)
     size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
     room = run.config.max_new_tokens + len(ending)
     batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
-    score: ScoreFn | TextScorer = reward_scores(cast.reward, spec.shared_layers, ending)
+    score: ScoreFn | TextScorer = reward_scores(roles.reward, spec)
     if not same_tokens:
-        score = TextScorer(cast.reward, reward, prompts, tokenizer.decode)
-    state = fit(cast, spec, batches, run, tokenizer.decode, score)
+        score = TextScorer(roles.reward, reward, prompts, tokenizer.decode)
+    state = fit(roles, spec, batches, run, tokenizer.decode, score)
     trained = state.weights["policy"]
     scale = {"mean": float(state.scale.mean), "std": float(state.scale.std)}
     policy = policy.replace(metadata=policy.metadata | {SCORE_SCALE: scale})
@@ -78,7 +78,7 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
 
 
 def fit(
-    cast: Cast, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | TextScorer
+    roles: Roles, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | TextScorer
 ) -> PpoState:
     """Run the steps over the mesh; `score` may be any function of the tokens, or reads texts."""
     config, mesh = run.config, run.mesh
@@ -86,18 +86,18 @@ def fit(
     updates = config.num_ppo_epochs * config.num_mini_batches
     configurations = {
         name: configured(config, learning_rate=rates[name], total_steps=config.max_steps * updates)
-        for name in cast.weights
+        for name in roles.weights
     }
     optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
     # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
     schedule = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
     with placement.on(mesh):
-        frozen, state = place(cast, spec, optimizers, run)
+        frozen, state = place(roles, spec, optimizers, run)
         judge = scorer(score, mesh)
         scale = measure_scores(spec, frozen, state, batches, judge, samples=config.score_samples, mesh=mesh)
         state = measured_by(state, scale, critic_scores=config.critic.init == "reward")
         tokens = batches.size * (batches.width + spec.max_new_tokens)
-        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(step_operations(cast, spec, tokens))
+        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(step_operations(roles, spec, tokens))
         compiled = compile_steps(
             spec, optimizers, score, judge, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
         )
@@ -116,38 +116,38 @@ def fit(
         return run_loop(steps, state, run, monitor, total=config.max_steps, per_call=per_call)
 
 
-def step_operations(cast: Cast, spec: PpoSpec, tokens: int) -> float:
+def step_operations(roles: Roles, spec: PpoSpec, tokens: int) -> float:
     """Estimate the floating-point operations of a step on so many tokens: 2 per weight and token forward, 4 backward.
 
     An upper estimate: adapters need less of the backward pass, and half of an encoder-decoder reads each token.
     """
 
     def size(network: Network, weights: Weights) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(network.params(cast.frozen.bases, weights)))
+        return sum(leaf.size for leaf in jax.tree.leaves(network.params(roles.frozen.bases, weights)))
 
-    policy = size(cast.policy, cast.weights["policy"])
-    critic = 0 if cast.critic is None else size(cast.critic, cast.weights["critic"])
+    policy = size(roles.policy, roles.weights["policy"])
+    critic = 0 if roles.critic is None else size(roles.critic, roles.weights["critic"])
     # Rollout, reference and reward model read each token once.
-    read = policy + size(cast.reference, {}) + size(cast.reward, cast.frozen.reward)
+    read = policy + size(roles.reference, {}) + size(roles.reward, roles.frozen.reward)
     return 2.0 * tokens * (read + 3 * spec.num_ppo_epochs * (policy + critic))
 
 
-class _Told(NamedTuple):
+class StepLog(NamedTuple):
     """What a run reads of the output of a call's steps; arrays lead with steps."""
 
     scalars: Scalars
     rows: dict[str, jax.Array]
 
 
-def _told(step: Callable[..., tuple[PpoState, StepOutput]], count: int) -> Callable[..., tuple[PpoState, _Told]]:
-    """Tell a step's numbers and its first `count` rows to every device: the process that writes need not hold them."""
+def _logging(step: Callable[..., tuple[PpoState, StepOutput]], count: int) -> Callable[..., tuple[PpoState, StepLog]]:
+    """Give every device a step's numbers and its first `count` rows: the process that writes need not hold them."""
 
-    def told(*arguments: Any) -> tuple[PpoState, _Told]:
+    def logged(*arguments: Any) -> tuple[PpoState, StepLog]:
         state, out = step(*arguments)
         rows = {name: constrain(array[:count], *[None] * array.ndim) for name, array in out.rows.items()}
-        return state, _Told(Scalars.pack(out.metrics), rows)
+        return state, StepLog(Scalars.pack(out.metrics), rows)
 
-    return told
+    return logged
 
 
 def compile_steps(
@@ -161,34 +161,34 @@ def compile_steps(
     *,
     per_call: int,
     sample_rows: int,
-) -> Callable[[range, PpoState, Frozen], tuple[PpoState, _Told]]:
-    """Give (indices, state, frozen) -> (state, what is told): one program, or three with texts between them.
+) -> Callable[[range, PpoState, Frozen], tuple[PpoState, StepLog]]:
+    """Give (indices, state, frozen) -> (state, log): one program, or three with texts between them.
 
     `state` is donated. Texts are the one reason to leave the devices inside a step: there is no other way from one
     tokenizer's tokens to another's.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, TextScorer):
-        step_of_all = repeated(_told(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
+        step_of_all = repeated(_logging(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
         program = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
 
-        def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
+        def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
             prompts = placement.place_batch(mesh, batches.at(indices, per_call), dim=1)
-            told: tuple[PpoState, _Told] = program(state, frozen, prompts, np.int32(len(indices)))
-            return told
+            out: tuple[PpoState, StepLog] = program(state, frozen, prompts, np.int32(len(indices)))
+            return out
 
         return together
     assert per_call == 1, "texts are made between the programs of a step"
     sample = jax.jit(functools.partial(roll_out, spec))
-    learn_and_tell = _told(functools.partial(learn, spec, dict(optimizers)), sample_rows)
-    update = jax.jit(learn_and_tell, donate_argnums=0, out_shardings=(shardings, None))
+    learn_and_log = _logging(functools.partial(learn, spec, dict(optimizers)), sample_rows)
+    update = jax.jit(learn_and_log, donate_argnums=0, out_shardings=(shardings, None))
 
-    def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, _Told]:
+    def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
         prompts = jax.tree.map(lambda x: x[0], batches.at(indices, per_call))
         rollout = sample(frozen.bases, state, placement.place_batch(mesh, prompts))
         scores = judge(frozen, batches.rows(indices[0]), rollout)
         state, (scalars, rows) = update(state, frozen, rollout, scores)
-        return state, _Told(scalars, {name: array[None] for name, array in rows.items()})
+        return state, StepLog(scalars, {name: array[None] for name, array in rows.items()})
 
     return step
 
@@ -213,16 +213,16 @@ def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: M
     )
 
 
-def place(cast: Cast, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:
+def place(roles: Roles, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Frozen, PpoState]:
     """Lay frozen trees and the state out on the mesh."""
     mesh = run.mesh
     networks = {"policy": spec.policy} | ({} if spec.critic is None else {"critic": spec.critic})
     bases = {}
-    for name, tree in cast.frozen.bases.items():
-        owner = cast.reward if name == "reward" else cast.reference
+    for name, tree in roles.frozen.bases.items():
+        owner = roles.reward if name == "reward" else roles.reference
         bases[name] = placement.place_weights(mesh, Network(owner.config), {"base": tree})["base"]
-    reward = placement.place_weights(mesh, cast.reward, cast.frozen.reward)
-    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in cast.weights.items()}
+    reward = placement.place_weights(mesh, roles.reward, roles.frozen.reward)
+    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in roles.weights.items()}
     key = jax.random.fold_in(jax.random.key(run.seed), 2)
     state = init_state(weights, optimizers, kl_coef=run.config.kl_coef, key=key)
     optimizer = {
@@ -241,7 +241,7 @@ def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> No
 
 
 def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, place: int, done: int) -> None:
-    """Append the rows that were told of the step at a place of its call to the rollouts file."""
+    """Append the rows of the log of the step at a place of its call to the rollouts file."""
     if not run.config.sample_rows or jax.process_index() != 0:
         return
     fetched = {name: array[place] for name, array in jax.device_get(dict(rows)).items()}

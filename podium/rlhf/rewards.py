@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -22,21 +23,21 @@ from podium.training.progress import Progress
 Scorer = Callable[[Frozen, Sequence[int], Rollout], jax.Array]
 
 
-def reward_scores(network: Network, shared_layers: int, ending: tuple[int, ...]) -> ScoreFn:
+def reward_scores(network: Network, spec: PpoSpec) -> ScoreFn:
     """Score with a reward model; gain and bias are folded into its head.
 
-    A response that was cut off is read with `ending` behind it: the model has learnt from texts that end, and its
+    A response that was cut off is read with `spec.ending` behind it: the model has learnt from texts that end, and its
     score of one that does not says little.
     """
 
     def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
-        text, lower = rollout.text, rollout.lower if network.base == "policy" else None
-        if ending:
-            text = text.with_ending(ending, ~rollout.finished)
-            if lower is not None:
-                assert rollout.lower_ending is not None, "the rollout kept what the lowest layers made of the ending"
-                lower = jnp.concatenate([lower, rollout.lower_ending], axis=1)
-        return network.scores(frozen.bases, frozen.reward, text, lower=lower, first=shared_layers)
+        text, trunk = rollout.text, spec.trunk(rollout)
+        if spec.ending:
+            text = text.with_ending(spec.ending, ~rollout.finished)
+            if trunk is not None:
+                assert rollout.trunk_ending is not None, "the rollout kept what the lowest layers made of the ending"
+                trunk = replace(trunk, states=jnp.concatenate([trunk.states, rollout.trunk_ending], axis=1))
+        return network.scores(frozen.bases, frozen.reward, text, trunk=trunk)
 
     return score
 
@@ -71,14 +72,14 @@ def measure_scores(
     count = -(-samples // batches.size)
     # Apart from the streams of the steps, which split the key.
     keys = jax.random.split(jax.random.fold_in(state.key, count), count)
-    found = []
+    scores = []
     with Progress(count * batches.size, "ppo: answers to normalise on", unit="answer") as progress:
         for index, key in enumerate(keys):
             prompts = jax.tree.map(lambda x: x[0], batches.at([index], 1))
             rollout = sample(frozen.bases, state._replace(key=key), placement.place_batch(mesh, prompts))
-            found.append(np.asarray(jax.device_get(score(frozen, batches.rows(index), rollout))))
+            scores.append(np.asarray(jax.device_get(score(frozen, batches.rows(index), rollout))))
             progress.update((index + 1) * batches.size)
-    return ScoreScale.of(jnp.asarray(np.concatenate(found)))
+    return ScoreScale.of(jnp.asarray(np.concatenate(scores)))
 
 
 def measured_by(state: PpoState, scale: ScoreScale, *, critic_scores: bool) -> PpoState:

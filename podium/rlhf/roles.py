@@ -10,7 +10,7 @@ from podium.config import PpoConfig
 from podium.errors import UserError
 from podium.generation.sampler import unroll_decode
 from podium.generation.sampling import Sampling
-from podium.models import LoraSpec, Model
+from podium.models import LoraSpec, Model, TransformerConfig
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import merge_adapter
@@ -22,7 +22,7 @@ from podium.rlhf.reward_training import lora_spec
 
 
 @dataclass(frozen=True)
-class Cast:
+class Roles:
     """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it."""
 
     policy: Network
@@ -33,7 +33,7 @@ class Cast:
     frozen: Frozen
 
 
-def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Cast:
+def make_roles(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Roles:
     """Decide who shares what. Raises UserError where the critic cannot start from the reward model.
 
     With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
@@ -66,7 +66,7 @@ def cast_networks(policy: Model, reward: Model, config: PpoConfig, seed: int) ->
         weights["critic"]["head"] = head if config.critic.init == "reward" else init_head(policy.config, None)
         weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
     reference = Network(policy.config, None, "policy")
-    return Cast(policy_network, reference, critic, reward_network, weights, Frozen(bases, reward_weights))
+    return Roles(policy_network, reference, critic, reward_network, weights, Frozen(bases, reward_weights))
 
 
 def _critic(
@@ -100,13 +100,13 @@ def _merged(model: Model) -> Any:
 
 
 def ppo_spec(
-    cast: Cast, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: int, ending: tuple[int, ...] = ()
+    roles: Roles, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: int, ending: tuple[int, ...] = ()
 ) -> PpoSpec:
     """The static part of the step, from the configuration; `ending` as in PpoSpec."""
     return PpoSpec(
-        policy=cast.policy,
-        reference=cast.reference,
-        critic=cast.critic,
+        policy=roles.policy,
+        reference=roles.reference,
+        critic=roles.critic,
         rewards=RewardSpec(
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
@@ -127,16 +127,16 @@ def ppo_spec(
         vf_coef=config.vf_coef,
         kl_target=config.kl_target,
         kl_horizon=config.kl_horizon,
-        unroll_decode=unroll_decode(cast.policy.config),
-        shared_layers=_shared_layers(cast),
+        unroll_decode=unroll_decode(roles.policy.config),
+        trunk_layers=_trunk_layers(roles),
         ending=ending,
     )
 
 
-def _shared_layers(cast: Cast) -> int:
-    """How many of the lowest layers policy, critic and reward model take unchanged from the one frozen base."""
-    networks = [cast.policy, cast.reward] + ([] if cast.critic is None else [cast.critic])
-    if cast.policy.base is None or any(network.base is None for network in networks):
+def _trunk_layers(roles: Roles) -> int:
+    """Count the lowest layers that policy, critic and reward model take unchanged from the policy's frozen base."""
+    if roles.policy.base is None or not isinstance(roles.policy.config, TransformerConfig):
         return 0
-    on_policy = [network for network in networks if network.base == "policy" and network.lora]
-    return min(network.lora.first_layer(network.config.layers) for network in on_policy if network.lora)
+    networks = [roles.policy, roles.reward, *([] if roles.critic is None else [roles.critic])]
+    adapters = [network.lora for network in networks if network.base == roles.policy.base and network.lora]
+    return min(lora.first_layer(roles.policy.config.layers) for lora in adapters)

@@ -19,7 +19,7 @@ from podium.training.step import TrainState, make_train_step
 COLUMNS = 128
 
 
-class Lessons(NamedTuple):
+class DemonstrationBatch(NamedTuple):
     """Packed demonstrations. targets: int32 [rows, width], the token behind each place.
 
     weight: float32 [rows, width], how much its prediction counts; 0 where that token is of no response.
@@ -30,10 +30,10 @@ class Lessons(NamedTuple):
     weight: jax.Array
 
 
-def weighted_nll(network: Network, bases: Bases, weights: Weights, lessons: Lessons) -> jax.Array:
+def weighted_nll(network: Network, bases: Bases, weights: Weights, batch: DemonstrationBatch) -> jax.Array:
     """Sum of weight * -log p(target) over all places, float32."""
-    states = network.packed_states(bases, weights, lessons.packed)
-    parts = (states, lessons.targets, lessons.weight)
+    states = network.packed_states(bases, weights, batch.packed)
+    parts = (states, batch.targets, batch.weight)
 
     def nll(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         states, targets, weight = part
@@ -55,11 +55,11 @@ def _columns(array: jax.Array) -> jax.Array:
 
 def make_sft_step(
     network: Network, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Bases, Lessons], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Bases, DemonstrationBatch], tuple[TrainState, dict[str, jax.Array]]]:
     """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
 
     def loss(
-        weights: Weights, bases: Bases, micro: Lessons, total: jax.Array
+        weights: Weights, bases: Bases, micro: DemonstrationBatch, total: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         value = weighted_nll(network, bases, weights, micro) / total
         return value, {"loss": value, "num_tokens": jnp.sum((micro.weight > 0).astype(jnp.float32))}

@@ -62,7 +62,7 @@ class Monitor:
         shown: Metrics that progress shows, by their short names there.
         known: Gives more numbers of a step.
         check: May raise UserError for a step's numbers, to end the run; one that is not finite ends it anyway.
-        on_restart: Is told how many steps are kept before the first.
+        on_restart: Is given how many steps are kept before the first.
     """
 
     label: str
@@ -92,19 +92,19 @@ def run_loop(
         resume_step = start if restored else None
         writer, progress = MetricsWriter(run.folder, resume_step=resume_step), Progress(total, label, done=start)
         with writer, progress, StopSignals() as signals:
-            log = _StepLog(writer, progress, saved, monitor, total, config.logging_steps, time.time())
+            reporter = _Reporter(writer, progress, saved, monitor, total, config.logging_steps, time.time())
             pending, saved_at = None, time.monotonic()
             for indices in _calls(start, total, per_call, config.save_steps):
                 state, scalars, after = steps(indices, state)
                 signals.listen()
                 progress.wait("first step")
                 if pending is not None:
-                    log.write(*pending)
+                    reporter.report(*pending)
                 pending, done = (indices, scalars, after), indices.stop
                 due = done % config.save_steps == 0 or time.monotonic() - saved_at >= 60 * config.save_minutes
                 if done < total and not agreed(due or signals.asked):
                     continue
-                log.write(*pending)
+                reporter.report(*pending)
                 pending, stop = None, agreed(signals.asked)
                 if stop or done < total:
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
@@ -116,7 +116,7 @@ def run_loop(
 
 
 @dataclass
-class _StepLog:
+class _Reporter:
     """Reports the steps of a call one by one, and ends the run at a bad one.
 
     last_read: when the numbers of the call before arrived, seconds since 1970.
@@ -130,7 +130,7 @@ class _StepLog:
     logging_steps: int
     last_read: float
 
-    def write(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
+    def report(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
         """Wait for the call and report its steps."""
         rows, before, self.last_read = scalars.read(), self.last_read, time.time()
         for place, index in enumerate(indices):

@@ -1,22 +1,20 @@
 """Build the optimizer and its schedule, and lay its state out like the parameters."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from podium.config import PpoConfig, RewardConfig, SftConfig
-
-ScheduleName = Literal["constant", "linear", "cosine"]
+from podium.config.training import Schedule, TrainingConfig
 
 # Last names in a parameter's path: scales of norms and biases. Pulling them to zero shrinks outputs, not complexity.
 NOT_DECAYED = frozenset({"scale", "bias"})
 
 
 def make_schedule(
-    *, learning_rate: float, lr_scheduler_type: ScheduleName, warmup_ratio: float, total_steps: int
+    *, learning_rate: float, lr_scheduler_type: Schedule, warmup_ratio: float, total_steps: int
 ) -> optax.Schedule:
     """Return the learning rate as a function of the number of updates made before, float32.
 
@@ -46,7 +44,7 @@ def make_schedule(
 def make_optimizer(
     *,
     learning_rate: float,
-    lr_scheduler_type: ScheduleName,
+    lr_scheduler_type: Schedule,
     warmup_ratio: float,
     total_steps: int,
     weight_decay: float,
@@ -81,20 +79,20 @@ def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def configured(
-    section: SftConfig | RewardConfig | PpoConfig, *, learning_rate: float, total_steps: int
+    section: TrainingConfig, *, learning_rate: float, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Return the optimizer that a section of the configuration describes, and its schedule."""
-    course = section.lr_scheduler_type, section.warmup_ratio
+    kind, warmup_ratio = section.lr_scheduler_type, section.warmup_ratio
+    schedule = make_schedule(
+        learning_rate=learning_rate, lr_scheduler_type=kind, warmup_ratio=warmup_ratio, total_steps=total_steps
+    )
     optimizer = make_optimizer(
         learning_rate=learning_rate,
-        lr_scheduler_type=course[0],
-        warmup_ratio=course[1],
+        lr_scheduler_type=kind,
+        warmup_ratio=warmup_ratio,
         total_steps=total_steps,
         weight_decay=section.weight_decay,
         max_grad_norm=section.max_grad_norm,
-    )
-    schedule = make_schedule(
-        learning_rate=learning_rate, lr_scheduler_type=course[0], warmup_ratio=course[1], total_steps=total_steps
     )
     return optimizer, schedule
 

@@ -12,14 +12,14 @@ from podium.generation.sampling import Sampling
 from podium.models import family, transformer
 from podium.models.config import ModelConfig
 from podium.models.lora import LoraSpec
-from podium.models.text import Text
+from podium.models.text import Text, Trunk
 from support import tiny
 
 NEW = 10
 GREEDY = Sampling(0.0)
 
 
-@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora", "tap", "config"))
+@partial(jax.jit, static_argnames=("sampling", "unroll", "eos_ids", "lora", "trunk_layers", "config"))
 def answer(
     prompts,
     keys,
@@ -29,7 +29,7 @@ def answer(
     sampling=GREEDY,
     unroll=False,
     eos_ids=(tiny.EOS,),
-    tap=0,
+    trunk_layers=0,
     config: ModelConfig = tiny.CONFIG,
 ):
     return respond(
@@ -45,7 +45,7 @@ def answer(
         adapter=adapter,
         lora=lora,
         unroll=unroll,
-        tap=tap,
+        trunk_layers=trunk_layers,
     )
 
 
@@ -99,12 +99,16 @@ def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, e
     lora = LoraSpec(4, 8.0, layers=1)
     adapter = jax.tree.map(lambda x: x + 0.3, family.init_adapter(tiny.CONFIG, lora, jax.random.key(1)))
     prompts, options = tiny.prompts(4), {"adapter": adapter, "lora": lora}
-    responses = answer(prompts, keys(4), adapter, lora, sampling=Sampling(1.0), unroll=unroll, eos_ids=eos_ids, tap=1)
+    responses = answer(
+        prompts, keys(4), adapter, lora, sampling=Sampling(1.0), unroll=unroll, eos_ids=eos_ids, trunk_layers=1
+    )
     ids = jnp.concatenate([prompts.ids, responses.ids], axis=1)
     mask = jnp.concatenate([prompts.mask, responses.mask], axis=1)
-    assert responses.lower is not None and responses.lower.shape == (*ids.shape, tiny.CONFIG.embed)
+    assert responses.trunk_states is not None and responses.trunk_states.shape == (*ids.shape, tiny.CONFIG.embed)
     whole = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options)
-    found = transformer.forward(tiny.CONFIG, tiny.params(), ids, mask, **options, lower=responses.lower, first=1)
+    found = transformer.forward(
+        tiny.CONFIG, tiny.params(), ids, mask, **options, trunk=Trunk(responses.trunk_states, 1, "base")
+    )
     np.testing.assert_allclose(found[mask], whole[mask], atol=1e-4)
 
 

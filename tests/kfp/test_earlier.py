@@ -149,7 +149,7 @@ def test_whenever_a_kill_comes_the_earlier_run_is_whole(out: Path, redo: bool) -
                 survived = False
         kept = out.with_name("out.1")
         assert redo or before.items() <= contents(kept if kept.exists() else out).items(), at
-        earlier.settle(out)
+        earlier.finish_moving(out)
         if (out / "ppo").exists():  # as if nothing had been begun
             assert contents(out) == before
             (earlier.replace if redo else earlier.keep)(out, ["ppo"])

@@ -14,13 +14,14 @@ from podium.models.family import abstract_params, logits, parameter_axes
 from podium.models.heads import apply_head, init_head, last_token
 from podium.models.lora import merge_adapter
 from podium.models.rope import rope_tables, rotate
+from podium.models.text import Trunk
 from podium.models.transformer import positions_from_mask
 from podium.parallel.mesh import make_mesh
 from podium.parallel.sharding import tree_shardings
 from support import tiny
 
-forward = jax.jit(transformer.forward, static_argnums=0, static_argnames=("lora", "first", "remat"))
-prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "room", "tap"))
+forward = jax.jit(transformer.forward, static_argnums=0, static_argnames=("lora", "remat"))
+prefill = jax.jit(transformer.prefill, static_argnums=0, static_argnames=("lora", "room", "trunk_layers"))
 decode_step = jax.jit(transformer.decode_step, static_argnums=0, static_argnames="lora")
 
 WIDTH = 12
@@ -123,13 +124,13 @@ def test_single_layers_and_caches_give_what_the_stack_gives(lora: LoraSpec | Non
             np.testing.assert_allclose(hidden, whole[:, 9 + step], rtol=0, atol=1e-4)
 
 
-def test_shared_lower_layers_stand_in_for_a_networks_own() -> None:
+def test_a_trunk_stands_in_for_a_networks_own() -> None:
     lora = LoraSpec(2, 8.0, layers=1)
     params, adapter = tiny.params(config=UNTIED), adapter_of(UNTIED, lora)
     ids, mask = batch(UNTIED)
-    lower = prefill(UNTIED, params, ids, mask, room=1, adapter=adapter, lora=lora, tap=2).lower
+    states = prefill(UNTIED, params, ids, mask, room=1, adapter=adapter, lora=lora, trunk_layers=2).trunk_states
     whole = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora)
-    found = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora, lower=lower, first=2)
+    found = forward(UNTIED, params, ids, mask, adapter=adapter, lora=lora, trunk=Trunk(states, 2, "base"))
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)
 
 

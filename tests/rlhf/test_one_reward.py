@@ -13,26 +13,34 @@ from podium.models import Model, family, load
 from podium.models.heads import init_head
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.ppo import roll_out
+from podium.rlhf.ppo import learn, roll_out
 from podium.rlhf.ppo_training import PpoRun, place
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
-from podium.rlhf.roles import cast_networks, ppo_spec
+from podium.rlhf.roles import make_roles, ppo_spec
 from podium.rlhf.scoring import encode_answers, score, score_ids
 from support import folders
 
 ROWS = 32
 NEW_TOKENS = 5
-# Policy and reward model share layers (a rollout keeps what they made of each token), or are full copies, or a T5.
-KINDS = {"shared-layers": {"r": 2, "layers": 1}, "all-weights": None, "encoder-decoder": {"r": 2}}
+# Policy and reward model share layers (a rollout keeps what they made of each token), or the reward model has weights
+# of its own, or both are full copies, or a T5.
+KINDS = {
+    "shared-layers": {"r": 2, "layers": 1},
+    "own-layers": {"r": 2, "layers": 1},
+    "all-weights": None,
+    "encoder-decoder": {"r": 2},
+}
 
 
 def models_of(kind: str, folder: Path) -> tuple[Model, Model]:
     write = folders.write_t5_folder if kind == "encoder-decoder" else folders.write_folder
     policy = load(write(folder / "model"))
     reward = policy.replace(role="reward", head=init_head(policy.config, jax.random.key(5)), gain=1.5, bias=-0.25)
-    if KINDS[kind]:
+    if kind == "own-layers":
+        reward = reward.replace(params=jax.tree.map(lambda x: 1.3 * x + 0.02, reward.params))
+    elif KINDS[kind]:
         spec = lora_spec(LoraConfig(**KINDS[kind]))
         adapter = family.init_adapter(policy.config, spec, jax.random.key(6))
         adapter = jax.tree.map(lambda x: x + 0.05, adapter)
@@ -49,17 +57,17 @@ class Run:
         tokenizer = self.policy.tokenizer
         lora = LoraConfig(**KINDS[kind]) if KINDS[kind] else None
         config = PpoConfig(max_new_tokens=NEW_TOKENS, lora=lora, critic=CriticConfig(init=critic))
-        cast = cast_networks(self.policy, self.reward, config, 0)
+        roles = make_roles(self.policy, self.reward, config, 0)
         ending = tokenizer.ending if read_at == "end" else ()
-        self.spec = ppo_spec(cast, config, tokenizer.eos_ids, tokenizer.pad_id, ending)
+        self.spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending)
         words = [f"{number} and {number * 7 % 13}" for number in range(ROWS)]
         self.prompts = [tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in words]
         self.batches = PromptBatches.of(self.prompts, ROWS, 0, tokenizer.pad_id)
         self.mesh = make_mesh(devices=jax.devices()[:1])
         run = PpoRun(config, 0, self.mesh, folder, str(folder), "", folder / "rollouts.jsonl")
-        optimizers = {name: optax.sgd(1e-3) for name in cast.weights}
-        self.frozen, self.state = place(cast, self.spec, optimizers, run)
-        self.score = reward_scores(cast.reward, self.spec.shared_layers, ending)
+        self.optimizers = {name: optax.sgd(1e-3) for name in roles.weights}
+        self.frozen, self.state = place(roles, self.spec, self.optimizers, run)
+        self.score = reward_scores(roles.reward, self.spec)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), self.batches.at([0], 1))
         self.rollout = jax.jit(lambda state, prompts: roll_out(self.spec, self.frozen.bases, state, prompts))(
             self.state, batch
@@ -70,7 +78,7 @@ class Run:
 
     def end_some(self) -> None:
         """Let every third response end early: this policy never writes an end by itself."""
-        assert self.rollout.lower is None, "the rollout's own texts count where layers are shared"
+        assert self.rollout.trunk_states is None, "the rollout's own texts count where layers are shared"
         ends = np.arange(ROWS) % 3 == 0
         text, tokenizer = self.rollout.text, self.policy.tokenizer
         ids, mask = np.array(text.response_ids), np.array(text.response_mask)
@@ -114,6 +122,19 @@ def test_every_place_gives_one_number(kind: str, tmp_path: Path) -> None:
     examples = encode_answers(run.reward, run.policy.tokenizer, prompts, run.answers)
     raw = score_ids(run.reward, examples, batch_size=8)
     np.testing.assert_allclose(run.reward.gain * raw + run.reward.bias, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["shared-layers", "own-layers"])
+def test_a_critic_of_the_reward_model_reads_its_own_layers(kind: str, tmp_path: Path) -> None:
+    """Seen to fail: own-layers, with the policy's layers in place of the critic's."""
+    run = Run(kind, tmp_path, critic="reward")
+    assert run.rollout.trunk_states is not None, "the policy's layers were kept"
+    scores = jnp.arange(ROWS) / 9
+    step = jax.jit(lambda rollout: learn(run.spec, run.optimizers, run.state, run.frozen, rollout, scores)[1].metrics)
+    kept = step(run.rollout)
+    computed = step(run.rollout._replace(trunk_states=None, trunk_ending=None))
+    for name in ("loss/value_avg", "val/explained_variance", "objective/kl"):
+        np.testing.assert_allclose(kept[name], computed[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_read_at_last_scores_a_cut_response_at_its_last_token(tmp_path: Path) -> None:

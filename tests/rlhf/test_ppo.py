@@ -116,7 +116,7 @@ def test_layers_below_the_adapters_are_computed_once_with_the_same_result() -> N
         }
         optimizers = {name: make_optimizer(learning_rate=1e-3, **LEARNING) for name in weights}
         state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
-        step = make_step(dataclasses.replace(spec, shared_layers=shared), optimizers, tiny.count_reward)
+        step = make_step(dataclasses.replace(spec, trunk_layers=shared), optimizers, tiny.count_reward)
         results.append(jax.jit(step)(state, frozen, tiny.prompts(8)))
     check_close(results[0][0].weights, results[1][0].weights)
     check_close(results[0][1].metrics, results[1][1].metrics)

@@ -21,7 +21,7 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement, sft
 from podium.rlhf.demonstrations import Demonstration, Row, sizes_of, to_arrays
 from podium.rlhf.networks import Network
-from podium.rlhf.sft import Lessons, make_sft_step, weighted_nll
+from podium.rlhf.sft import DemonstrationBatch, make_sft_step, weighted_nll
 from podium.training.optimizer import make_optimizer
 from podium.training.step import TrainState
 from support import reference, tiny
@@ -43,7 +43,7 @@ def demonstrations(count: int = 6, seed: int = 0) -> list[Demonstration]:
     return [Demonstration(tokens(2, 9), tokens(1, 9), weights[number % 4]) for number in range(count)]
 
 
-def lessons(config: ModelConfig, rows: tuple[Row, ...]) -> Lessons:
+def lessons(config: ModelConfig, rows: tuple[Row, ...]) -> DemonstrationBatch:
     """Rows no wider than PACKED needs, so that the last columns count."""
     sizes = sizes_of(config, demonstrations())
     width = Size(*(max(sum(sizes[index][side] for index in row) for row in PACKED) for side in (0, 1)))
@@ -89,7 +89,7 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: Model
     network, bases, weights = form(config)
 
     @jax.jit
-    def loss(batch: Lessons) -> Any:
+    def loss(batch: DemonstrationBatch) -> Any:
         return jax.value_and_grad(lambda own: weighted_nll(network, bases, own, batch) / jnp.sum(batch.weight))(weights)
 
     packed, alone = loss(lessons(config, PACKED)), loss(lessons(config, ALONE))
@@ -99,7 +99,7 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: Model
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(packed[1])) > 1e-2
 
 
-def step_once(batch: Lessons, config: ModelConfig, mesh: jax.sharding.Mesh | None = None) -> Any:
+def step_once(batch: DemonstrationBatch, config: ModelConfig, mesh: jax.sharding.Mesh | None = None) -> Any:
     tx = make_optimizer(
         learning_rate=1e-2,
         lr_scheduler_type="constant",
@@ -119,7 +119,7 @@ def step_once(batch: Lessons, config: ModelConfig, mesh: jax.sharding.Mesh | Non
         return jax.jit(make_sft_step(network, tx))(state, bases, batch)
 
 
-def split(batch: Lessons, parts: int) -> Lessons:
+def split(batch: DemonstrationBatch, parts: int) -> DemonstrationBatch:
     return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
 

@@ -14,7 +14,7 @@ from podium.models.heads import init_head
 from podium.rlhf.ppo import init_state, make_step
 from podium.rlhf.ppo_training import step_operations
 from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import cast_networks, ppo_spec
+from podium.rlhf.roles import make_roles, ppo_spec
 from podium.training.optimizer import configured
 from support import tiny
 
@@ -37,10 +37,10 @@ def test_the_estimate_is_near_xlas_count(kind: str, expected: float, critic: str
     policy, reward = model(tiny.CONFIGS[kind], 64), model(tiny.CONFIGS[kind], embed)
     reward = reward.replace(role="reward", head=init_head(reward.config, jax.random.key(1)))
     config = PpoConfig(num_ppo_epochs=1, max_new_tokens=RESPONSE, critic=CriticConfig(kind=critic))
-    cast = cast_networks(policy, reward, config, 0)
+    cast = make_roles(policy, reward, config, 0)
     spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD)
     optimizers = {name: configured(config, learning_rate=1e-3, total_steps=1)[0] for name in cast.weights}
-    step = make_step(spec, optimizers, reward_scores(cast.reward, spec.shared_layers, spec.ending))
+    step = make_step(spec, optimizers, reward_scores(cast.reward, spec))
     state = init_state(cast.weights, optimizers, kl_coef=0.1, key=jax.random.key(0))
     counted = jax.jit(step).lower(state, cast.frozen, tiny.prompts(BATCH, WIDTH)).cost_analysis()["flops"]
     tokens = BATCH * (WIDTH + RESPONSE)

@@ -15,7 +15,7 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, fit
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import cast_networks, ppo_spec
+from podium.rlhf.roles import make_roles, ppo_spec
 from support import tiny
 
 # Of one layer: compiling takes most of the time.
@@ -41,12 +41,12 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
         sample_rows=4,
         score_samples=8,
     )
-    cast = cast_networks(policy, reward, config, 0)
+    cast = make_roles(policy, reward, config, 0)
     spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD, (tiny.EOS,))
     batches = PromptBatches.of([[2 + row, 3, 5 + row] for row in range(8)], 4, 0, tiny.PAD)
     mesh = make_mesh(data=data, fsdp=fsdp)
     run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), "same", folder / "rollouts.jsonl")
-    fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec.shared_layers, spec.ending))
+    fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec))
 
 
 if __name__ == "__main__":

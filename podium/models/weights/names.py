@@ -88,7 +88,7 @@ def layers_pattern(config: ModelConfig) -> str | None:
     return "block" if isinstance(config, EncoderDecoderConfig) else None
 
 
-def spellings(config: ModelConfig, name: str) -> tuple[str, ...]:
+def aliases(config: ModelConfig, name: str) -> tuple[str, ...]:
     """List under which names files hold a tensor; where one has it twice, both hold the same."""
     if isinstance(config, EncoderDecoderConfig):
         return (name, *_T5_EMBEDDINGS) if name == "shared.weight" else (name,)

@@ -14,7 +14,7 @@ from podium.models.family import abstract_params, parameter_axes
 from podium.models.lora import LoraSpec
 from podium.models.weights.files import TensorFiles
 from podium.models.weights.layout import Leaf, Slices, Tree, adapter_leaves, file_shapes, leaves, tree_from, tree_get
-from podium.models.weights.names import LM_HEAD, SCORE, is_left_out, spellings, tensor_name
+from podium.models.weights.names import LM_HEAD, SCORE, aliases, is_left_out, tensor_name
 from podium.parallel.sharding import tree_shardings
 
 _CHECKED_ROWS = 4096  # of a table that is compared with another: a host holds no more of it
@@ -67,7 +67,7 @@ def _read_tree(files: TensorFiles, config: ModelConfig, leaves: Sequence[Leaf], 
 
 def _stored(files: TensorFiles, config: ModelConfig, name: str) -> str:
     """Give the name under which these files hold a tensor."""
-    return next((spelling for spelling in spellings(config, name) if spelling in files.where), name)
+    return next((spelling for spelling in aliases(config, name) if spelling in files.where), name)
 
 
 def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callable[[Slices | None], np.ndarray]:
@@ -92,11 +92,11 @@ def _refuse_leftovers(files: TensorFiles, config: ModelConfig) -> None:
     """Raise UserError for a tensor the network has no place for: ignoring it would change the model."""
     table = tensor_name(config, ("embedder", "table"))
     used = {_stored(files, config, name) for name in file_shapes(leaves(config))}
-    heads = set(spellings(config, LM_HEAD)) if config.tie_embeddings else set()
+    heads = set(aliases(config, LM_HEAD)) if config.tie_embeddings else set()
     for name in files.where:
         if name in used or name == SCORE or is_left_out(config, name):
             continue
-        if name not in heads and name not in spellings(config, table):
+        if name not in heads and name not in aliases(config, table):
             raise UserError(
                 f"{files.where[name]}: tensor {name} belongs to no part of this network; "
                 "config.json and the weights do not belong together, or this is another architecture"

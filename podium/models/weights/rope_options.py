@@ -1,4 +1,4 @@
-"""Rotary positions in config.json: one set for all layers, or one per kind of layer, in old spellings and new."""
+"""Rotary positions in config.json: one set for all layers, or one per kind of layer, in old aliases and new."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
