@@ -31,9 +31,9 @@ from podium.rlhf.ppo import (
     roll_out,
 )
 from podium.rlhf.prompt_batches import PromptBatches
-from podium.rlhf.rewards import Scorer, measure_scores, measured_by, reward_scores, scorer
+from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
 from podium.rlhf.roles import Roles, make_roles, ppo_spec
-from podium.rlhf.text_scoring import TextScorer
+from podium.rlhf.text_scoring import FunctionReward, FunctionScorer, HostScorer, Scorer, TextScorer
 from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.optimizer import configured
@@ -51,23 +51,27 @@ class PpoRun(TrainingRun):
     rollouts: Path
 
 
-def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
+def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
     """Tune `policy` on prompts alone; returns it with its trained adapter, or with new weights.
 
     Raises UserError for unusable prompts or models, for numbers that are not finite and for a KL above kl_stop.
     """
-    roles = make_roles(policy, reward, run.config, run.seed)
-    tokenizer = policy.tokenizer
-    same_tokens = reward.tokenizer.same_as(tokenizer)
+    tokenizer, judge = policy.tokenizer, reward if isinstance(reward, Model) else None
+    roles = make_roles(policy, judge, run.config, run.seed)
+    same_tokens = judge is not None and judge.tokenizer.same_as(tokenizer)
     # Where the reward model reads texts, those get their ends there.
-    ending = tokenizer.ending if same_tokens and reward.read_at == "end" else ()
+    ending = tokenizer.ending if judge is not None and same_tokens and judge.read_at == "end" else ()
     spec = ppo_spec(roles, run.config, tokenizer.eos_ids, tokenizer.pad_id, ending)
     size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
     room = run.config.max_new_tokens + len(ending)
     batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
-    score: ScoreFn | TextScorer = reward_scores(roles.reward, spec)
-    if not same_tokens:
-        score = TextScorer(roles.reward, reward, prompts, tokenizer.decode)
+    score: ScoreFn | HostScorer
+    if isinstance(reward, FunctionReward):
+        score = FunctionScorer(reward, prompts, tokenizer.decode)
+    else:
+        assert roles.reward is not None, "a reward model has its role"
+        scores = reward_scores(roles.reward, spec)
+        score = scores if same_tokens else TextScorer(roles.reward, reward, prompts, tokenizer.decode)
     state = fit(roles, spec, batches, run, tokenizer.decode, score)
     trained = state.weights["policy"]
     scale = {"mean": float(state.scale.mean), "std": float(state.scale.std)}
@@ -78,7 +82,7 @@ def train_ppo(policy: Model, reward: Model, prompts: Sequence[PromptRecord], run
 
 
 def fit(
-    roles: Roles, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | TextScorer
+    roles: Roles, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | HostScorer
 ) -> PpoState:
     """Run the steps over the mesh; `score` may be any function of the tokens, or reads texts."""
     config, mesh = run.config, run.mesh
@@ -95,9 +99,9 @@ def fit(
         frozen, state = place(roles, spec, optimizers, run)
         judge = scorer(score, mesh)
         scale = measure_scores(spec, frozen, state, batches, judge, samples=config.score_samples, mesh=mesh)
-        state = measured_by(state, scale, critic_scores=config.critic.init == "reward")
+        state = measured_by(state, scale, critic_scores=roles.critic_scores)
         tokens = batches.size * (batches.width + spec.max_new_tokens)
-        per_call = 1 if isinstance(score, TextScorer) else steps_per_call(step_operations(roles, spec, tokens))
+        per_call = 1 if isinstance(score, HostScorer) else steps_per_call(step_operations(roles, spec, tokens))
         compiled = compile_steps(
             spec, optimizers, score, judge, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
         )
@@ -128,7 +132,8 @@ def step_operations(roles: Roles, spec: PpoSpec, tokens: int) -> float:
     policy = size(roles.policy, roles.weights["policy"])
     critic = 0 if roles.critic is None else size(roles.critic, roles.weights["critic"])
     # Rollout, reference and reward model read each token once.
-    read = policy + size(roles.reference, {}) + size(roles.reward, roles.frozen.reward)
+    read = policy + size(roles.reference, {})
+    read += 0 if roles.reward is None else size(roles.reward, roles.frozen.reward)
     return 2.0 * tokens * (read + 3 * spec.num_ppo_epochs * (policy + critic))
 
 
@@ -153,7 +158,7 @@ def _logging(step: Callable[..., tuple[PpoState, StepOutput]], count: int) -> Ca
 def compile_steps(
     spec: PpoSpec,
     optimizers: Mapping[str, Any],
-    score: ScoreFn | TextScorer,
+    score: ScoreFn | HostScorer,
     judge: Scorer,
     state: PpoState,
     batches: PromptBatches,
@@ -168,7 +173,7 @@ def compile_steps(
     tokenizer's tokens to another's.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    if not isinstance(score, TextScorer):
+    if not isinstance(score, HostScorer):
         step_of_all = repeated(_logging(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
         program = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -178,7 +183,7 @@ def compile_steps(
             return out
 
         return together
-    assert per_call == 1, "texts are made between the programs of a step"
+    assert per_call == 1, "texts are read between the programs of a step"
     sample = jax.jit(functools.partial(roll_out, spec))
     learn_and_log = _logging(functools.partial(learn, spec, dict(optimizers)), sample_rows)
     update = jax.jit(learn_and_log, donate_argnums=0, out_shardings=(shardings, None))
@@ -219,9 +224,9 @@ def place(roles: Roles, spec: PpoSpec, optimizers: Any, run: PpoRun) -> tuple[Fr
     networks = {"policy": spec.policy} | ({} if spec.critic is None else {"critic": spec.critic})
     bases = {}
     for name, tree in roles.frozen.bases.items():
-        owner = roles.reward if name == "reward" else roles.reference
+        owner = roles.reward if name == "reward" and roles.reward else roles.reference
         bases[name] = placement.place_weights(mesh, Network(owner.config), {"base": tree})["base"]
-    reward = placement.place_weights(mesh, roles.reward, roles.frozen.reward)
+    reward = placement.place_weights(mesh, roles.reward, roles.frozen.reward) if roles.reward else {}
     weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in roles.weights.items()}
     key = jax.random.fold_in(jax.random.key(run.seed), 2)
     state = init_state(weights, optimizers, kl_coef=run.config.kl_coef, key=key)

@@ -1,7 +1,6 @@
 """What PPO is rewarded with: a reward model's scores of rollouts, measured by those of the starting policy."""
 
 import functools
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +15,8 @@ from podium.rlhf.networks import Network
 from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, ScoreFn, roll_out
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.reward import fold_normalisation
-from podium.rlhf.text_scoring import TextScorer
+from podium.rlhf.text_scoring import HostScorer, Scorer
 from podium.training.progress import Progress
-
-# (frozen, prompt rows, rollout) -> scores [batch], outside of a step's program.
-Scorer = Callable[[Frozen, Sequence[int], Rollout], jax.Array]
 
 
 def reward_scores(network: Network, spec: PpoSpec) -> ScoreFn:
@@ -42,9 +38,9 @@ def reward_scores(network: Network, spec: PpoSpec) -> ScoreFn:
     return score
 
 
-def scorer(score: ScoreFn | TextScorer, mesh: Mesh) -> Scorer:
+def scorer(score: ScoreFn | HostScorer, mesh: Mesh) -> Scorer:
     """Give a score of the tokens, or of the texts, as a program of its own."""
-    if isinstance(score, TextScorer):
+    if isinstance(score, HostScorer):
         return score.compiled(mesh)
     program = jax.jit(score, out_shardings=placement.whole(mesh))
     return lambda frozen, rows, rollout: program(frozen, rollout)

@@ -23,50 +23,57 @@ from podium.rlhf.reward_training import lora_spec
 
 @dataclass(frozen=True)
 class Roles:
-    """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it."""
+    """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it.
+
+    reward: None where no model gives the rewards; critic_scores: the critic starts as the reward model, head and all.
+    """
 
     policy: Network
     reference: Network
     critic: Network | None
-    reward: Network
+    reward: Network | None
     weights: dict[str, Weights]
     frozen: Frozen
+    critic_scores: bool
 
 
-def make_roles(policy: Model, reward: Model, config: PpoConfig, seed: int) -> Roles:
+def make_roles(policy: Model, reward: Model | None, config: PpoConfig, seed: int) -> Roles:
     """Decide who shares what. Raises UserError where the critic cannot start from the reward model.
 
     With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
-    Without, the policy and the critic are full copies.
+    Without, the policy and the critic are full copies. Without a reward model the critic starts from the policy.
     """
-    same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
     bases: dict[str, Any] = {"policy": policy.params}
-    if not same_base:
-        bases["reward"] = _merged(reward)
-    reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
-    if reward.head is None:
-        raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
-    head = fold_normalisation(reward.head, reward.gain, reward.bias)
-    reward_weights: Weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
+    reward_network, reward_weights, same_base = None, {}, False
+    if reward is not None:
+        same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
+        if not same_base:
+            bases["reward"] = _merged(reward)
+        reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
+        if reward.head is None:
+            raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
+        head = fold_normalisation(reward.head, reward.gain, reward.bias)
+        reward_weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
     policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     spec = lora_spec(config.lora)
     if spec:
         policy_network = Network(policy.config, spec, "policy")
-        weights = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
+        weights: dict[str, Weights] = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
     else:
         policy_network = Network(policy.config)
         weights = {"policy": {"base": jax.tree.map(jnp.copy, policy.params)}}
     critic = None
+    start = reward if reward is not None and config.critic.init == "reward" else policy
+    critic_scores = config.critic.kind == "separate" and start is not policy
     if config.critic.kind == "shared":
         weights["policy"]["head"] = init_head(policy.config, None)
     else:
-        start = reward if config.critic.init == "reward" else policy
         _check_critic(start, policy)
         critic, weights["critic"] = _critic(start, policy, spec, same_base, critic_key)
-        weights["critic"]["head"] = head if config.critic.init == "reward" else init_head(policy.config, None)
+        weights["critic"]["head"] = reward_weights["head"] if critic_scores else init_head(policy.config, None)
         weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
-    reference = Network(policy.config, None, "policy")
-    return Roles(policy_network, reference, critic, reward_network, weights, Frozen(bases, reward_weights))
+    reference, frozen = Network(policy.config, None, "policy"), Frozen(bases, reward_weights)
+    return Roles(policy_network, reference, critic, reward_network, weights, frozen, critic_scores)
 
 
 def _critic(
@@ -137,6 +144,6 @@ def _trunk_layers(roles: Roles) -> int:
     """Count the lowest layers that policy, critic and reward model take unchanged from the policy's frozen base."""
     if roles.policy.base is None or not isinstance(roles.policy.config, TransformerConfig):
         return 0
-    networks = [roles.policy, roles.reward, *([] if roles.critic is None else [roles.critic])]
+    networks = [network for network in (roles.policy, roles.reward, roles.critic) if network is not None]
     adapters = [network.lora for network in networks if network.base == roles.policy.base and network.lora]
     return min(lora.first_layer(roles.policy.config.layers) for lora in adapters)

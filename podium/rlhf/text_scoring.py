@@ -1,9 +1,10 @@
-"""Score a policy's answers with a reward model that reads other tokens than the policy writes.
+"""Score a policy's answers as texts: by any function, or by a reward model that reads other tokens than it writes.
 
-Tokens become text on the host and then the reward model's tokens, behind its own rendering of the conversation: what it
-scores is what it would be given if it were run alone on the texts.
+Tokens become text on the host, between the programs of a step. A reward model then sees its own tokens, behind its own
+rendering of the conversation: what it scores is what it would be given if it were run alone on the texts.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,79 @@ from podium.rlhf.scoring import encode_text
 WIDTH_STEP = 64
 
 
+# (frozen, prompt rows, rollout) -> scores [batch], outside of a step's program.
+Scorer = Callable[[Frozen, Sequence[int], Rollout], jax.Array]
+
+
 @dataclass(frozen=True)
-class TextScorer:
+class FunctionReward:
+    """A reward that is a function, called as TRL calls its reward functions.
+
+    function: called with the keywords prompts and completions, and with a list for each further column; gives a number
+    or None per completion. as_text: for each prompt, whether it and its completion are texts, or lists of messages.
+    """
+
+    function: Callable[..., Sequence[float | None]]
+    as_text: Sequence[bool]
+
+
+class HostScorer(abc.ABC):
+    """What scores answers outside of the step's program, because it reads texts."""
+
+    @abc.abstractmethod
+    def compiled(self, mesh: Mesh) -> Scorer:
+        """Give the scorer over the mesh."""
+
+
+@dataclass(frozen=True)
+class FunctionScorer(HostScorer):
+    """A function with what it is called on.
+
+    prompts: what a run's prompt rows stand for; decode: from the policy's tokens to text. Every process of a run calls
+    the function with the whole batch: it must give the same numbers in each.
+    """
+
+    reward: FunctionReward
+    prompts: Sequence[PromptRecord]
+    decode: Callable[[list[int]], str]
+
+    def compiled(self, mesh: Mesh) -> Scorer:
+        def score(frozen: Frozen, rows: Sequence[int], rollout: Rollout) -> jax.Array:
+            answers = rollout.text.response_ids, rollout.response_mask
+            fetched = jax.device_get(jax.device_put(answers, placement.whole(mesh)))
+            texts = [self.decode(ids[real].tolist()) for ids, real in zip(*fetched, strict=True)]
+            placed: jax.Array = placement.place_batch(mesh, self.call(rows, texts))
+            return placed
+
+        return score
+
+    def call(self, rows: Sequence[int], answers: Sequence[str]) -> np.ndarray:
+        """Call the function on answers to the prompts of `rows`; float32 [rows], 0 where it gives None.
+
+        Raises UserError where it does not give a number or None for each of them.
+        """
+        records, as_text = [self.prompts[row] for row in rows], [self.reward.as_text[row] for row in rows]
+        pairs = list(zip(records, answers, as_text, strict=True))
+        names = dict.fromkeys(name for record in records for name in record.metadata)
+        given = list(
+            self.reward.function(
+                prompts=[record.prompt[-1]["content"] if text else record.prompt for record, _, text in pairs],
+                completions=[
+                    answer if text else [{"role": "assistant", "content": answer}] for _, answer, text in pairs
+                ],
+                **{name: [record.metadata.get(name) for record in records] for name in names},
+            )
+        )
+        if len(given) != len(rows):
+            raise UserError(f"reward function: {len(given)} numbers for {len(rows)} completions; return one for each")
+        try:
+            return np.array([0.0 if value is None else float(value) for value in given], np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"reward function: {error}; return a number or None for each completion") from None
+
+
+@dataclass(frozen=True)
+class TextScorer(HostScorer):
     """A reward model with what it needs to read the policy's answers.
 
     prompts: the conversations that a run's prompt rows stand for; decode: from the policy's tokens to text.
@@ -37,8 +109,7 @@ class TextScorer:
     prompts: Sequence[PromptRecord]
     decode: Callable[[list[int]], str]
 
-    def compiled(self, mesh: Mesh) -> Callable[[Frozen, Sequence[int], Rollout], jax.Array]:
-        """Give (frozen, prompt rows, rollout) -> scores [batch], jitted over the mesh."""
+    def compiled(self, mesh: Mesh) -> Scorer:
         program = jax.jit(
             lambda frozen, packed, ends: self.network.packed_scores(frozen.bases, frozen.reward, packed, ends)[:, 0]
         )
