@@ -1,9 +1,11 @@
 """What every section of the configuration shares: strict, frozen, and with numbers that are numbers."""
 
+import inspect
 import re
 from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 
@@ -11,6 +13,13 @@ class Section(BaseModel):
     """Refuse unknown keys, NaN and infinity; never change after validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return a section's fields in the order for readers: its own first, then what it shares with others."""
+    bases = [kind for kind in model.__mro__ if issubclass(kind, BaseModel)]
+    names = dict.fromkeys(name for kind in bases for name in inspect.get_annotations(kind))
+    return {name: model.model_fields[name] for name in names if name in model.model_fields}
 
 
 def fail(field: str, reason: str) -> NoReturn:

@@ -22,18 +22,13 @@ class CriticConfig(Section):
 class PpoConfig(TrainingConfig):
     """Proximal policy optimisation against the reward model."""
 
-    learning_rate: PositiveFloat = Field(3e-6, description="Peak learning rate of AdamW for the policy.")
-    warmup_ratio: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
-    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches that a minibatch is computed in.")
-    lora: LoraConfig | None = Field(
-        None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
-    )
-    save_steps: Positive = Field(20, description="Steps between checkpoints.")
-    logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
     max_steps: Positive = Field(100, description="Steps: one rollout and its updates each.")
     per_device_batch_size: Positive = Field(16, description="Prompts per device and step.")
+    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches that a minibatch is computed in.")
     num_ppo_epochs: Positive = Field(4, description="Passes over each rollout.")
     num_mini_batches: Positive = Field(1, description="Optimizer steps per pass; they share the rollout equally.")
+    learning_rate: PositiveFloat = Field(3e-6, description="Peak learning rate of AdamW for the policy.")
+    warmup_ratio: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
     kl_coef: NonNegative = Field(0.05, description="Weight of the KL penalty in each token's reward.")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="Per-token estimate of the KL (docs/rlhf.md).")
     kl_target: PositiveFloat | None = Field(
@@ -63,7 +58,12 @@ class PpoConfig(TrainingConfig):
     top_k: Count = Field(0, description="Keep the k likeliest tokens; 0 keeps all.")
     top_p: TopP = Field(1.0, description="Keep the likeliest tokens up to this total probability; 1 keeps all.")
     critic: CriticConfig = Field(CriticConfig(), description="The network that predicts returns.")
+    lora: LoraConfig | None = Field(
+        None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
+    )
     sample_rows: Count = Field(4, description="Rollout rows kept at each logging step.")
+    save_steps: Positive = Field(20, description="Steps between checkpoints.")
+    logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

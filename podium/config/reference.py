@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from podium.config.aliases import RENAMED
+from podium.config.base import fields_of
 from podium.config.explain import section_of
 from podium.config.managed import MANAGED
 from podium.config.root import PodiumConfig
@@ -36,7 +37,7 @@ def filled(page: str) -> str:
 def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel], str]]:
     """Yield each section and its dotted path, outer before inner."""
     yield model, path
-    for name, info in model.model_fields.items():
+    for name, info in fields_of(model).items():
         inner = section_of(info.annotation)
         if inner is not None:
             yield from _sections(inner, f"{path}.{name}".lstrip(".") + _suffix(info.annotation))
@@ -61,7 +62,7 @@ def _fields() -> str:
 
 def _plain(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """Yield the fields that get a row: values, and sections that may be null or come in numbers."""
-    for name, info in model.model_fields.items():
+    for name, info in fields_of(model).items():
         if not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
             yield name, info
 

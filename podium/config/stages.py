@@ -23,8 +23,8 @@ from podium.config.training import SupervisedConfig
 class SftConfig(SupervisedConfig):
     """Supervised fine-tuning on demonstrations; the stages after it start from its model."""
 
-    learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate of AdamW.")
     per_device_batch_size: Positive = Field(4, description="Rows per device and micro-batch.")
+    learning_rate: PositiveFloat = Field(2e-5, description="Peak learning rate of AdamW.")
     lora: LoraConfig | None = Field(
         None,
         description="Adapters ({} takes the defaults), merged into the weights when training ends; null trains all "

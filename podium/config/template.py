@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from podium.config.base import fields_of
 from podium.config.explain import section_of
 from podium.config.root import PodiumConfig
 
@@ -33,7 +34,7 @@ def commented_config() -> str:
 def _fields(model: type[BaseModel], path: str, *, live: bool) -> Iterator[str]:
     """Yield the lines of a section; `live` says that the section itself is not a comment."""
     indent = "  " * path.count(".")
-    for name, info in model.model_fields.items():
+    for name, info in fields_of(model).items():
         here = f"{path}{name}"
         yield from [""] if not path else []
         yield from _comment(str(info.description), indent)

@@ -2,8 +2,8 @@
 
 The numbers in `characterisation.json` are not renewed when the code changes: it was written once, by
 `python tests/rlhf/test_characterisation.py`, which adds the cases it lacks and touches no other. Weights come by their
-names in Hugging Face files, so that a new shape of our own trees changes nothing here. Where a processor's digits differ
-by more than the bound, write the file at the earlier commit on that processor and compare with that.
+names in Hugging Face files, so that a new shape of our own trees changes nothing here. Where a processor's digits
+differ by more than the bound, write the file at the earlier commit on that processor and compare with that.
 
 Seen to fail: with 2 % more learning rate; with the value loss halved; with minibatches of other rows; with the last
 token of every response left out.
@@ -143,8 +143,7 @@ def train_alone(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> 
     prompts, answers = texts(model, ROWS, "prompts", 9), texts(model, 2 * ROWS, "answers", 9)
     if what == "sft":
         shown = [
-            demonstrations.Demonstration(*pair, (1.0, 0.5)[n % 2])
-            for n, pair in enumerate(zip(prompts, answers, strict=False))
+            demonstrations.Demonstration(prompt, answers[n], (1.0, 0.5)[n % 2]) for n, prompt in enumerate(prompts)
         ]
         sizes = demonstrations.sizes_of(model.config, shown)
         width = demonstrations.width_of(sizes, max_prompt_length=9, max_length=18, packing=True)
