@@ -24,7 +24,7 @@ import jax  # noqa: E402 - pages and processors are chosen before JAX starts
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig  # noqa: E402
 from podium.models import LoraSpec, Model  # noqa: E402
-from podium.models.config import EncoderDecoderConfig, ModelConfig, TransformerConfig  # noqa: E402
+from podium.models.config import EncoderDecoderConfig, NetworkConfig, TransformerConfig  # noqa: E402
 from podium.models.family import init_adapter, init_params  # noqa: E402
 from podium.models.heads import init_head  # noqa: E402
 from podium.parallel.mesh import make_mesh  # noqa: E402
@@ -33,7 +33,7 @@ from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arra
 from podium.rlhf.networks import Network  # noqa: E402
 from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
 from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
-from podium.rlhf.reward import RewardSpec, make_reward_step  # noqa: E402
+from podium.rlhf.reward import make_reward_step  # noqa: E402
 from podium.rlhf.rewards import reward_scores  # noqa: E402
 from podium.rlhf.roles import make_roles, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
@@ -77,7 +77,7 @@ def encoder_decoder_config(case: Case) -> EncoderDecoderConfig:
     )
 
 
-def model_config(case: Case) -> ModelConfig:
+def model_config(case: Case) -> NetworkConfig:
     return encoder_decoder_config(case) if case.shape.decoder_layers else transformer_config(case)
 
 
@@ -146,7 +146,7 @@ def reward_seconds(case: Case) -> list[float]:
         trained = {"base": init_params(config, jax.random.key(0))[0], "head": init_head(config, jax.random.key(1))}
         state = placement.start_state(mesh, network, trained, tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        pure = make_reward_step(RewardSpec(network, "pairwise", 0.0), tx)
+        pure = make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.0)
         step = jax.jit(pure, donate_argnums=0, out_shardings=(shardings, None))
         times = []
         for index in range(steps):

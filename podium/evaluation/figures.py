@@ -41,7 +41,7 @@ def training_charts(curves: Metrics) -> Drawn:
     return [(title, Markup(draw())) for title, points, draw in found if points]
 
 
-def comparison_charts(results: Mapping[str, Any], rows: Sequence[samples.Row]) -> Drawn:
+def comparison_charts(results: Mapping[str, Any], rows: Sequence[samples.Sample]) -> Drawn:
     """Draw the answers' reward changes, and mean rewards side by side with the best of several untrained answers."""
     found, reward, best = histogram([samples.change(row) for row in rows]), results["reward"], results["best_of"]
     unit = f"reward ({results['reward_unit']})"

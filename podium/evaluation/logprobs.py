@@ -14,7 +14,7 @@ from podium.losses.logprobs import token_logprobs
 from podium.losses.masked import fill
 from podium.models import family
 from podium.models.bundle import Model
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import Text
 
@@ -66,7 +66,7 @@ def _width(rows: Sequence[Sequence[int]]) -> int:
 
 @functools.partial(jax.jit, static_argnames=("config", "lora", "temperatures"))
 def _sums(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     adapter: Tree | None,
     text: Text,

@@ -79,7 +79,7 @@ class Page:
     """
 
     results: Mapping[str, Any]
-    rows: Sequence[samples.Row]
+    rows: Sequence[samples.Sample]
     sample_rows: int
     curves: figures.Metrics
     config: Mapping[str, Any]

@@ -33,7 +33,7 @@ _EXAMPLE = ("baseline", "tuned", "reward_baseline", "reward_tuned")
 
 def conclude(
     measured: Mapping[str, Any],
-    rows: Sequence[samples.Row],
+    rows: Sequence[samples.Sample],
     *,
     reward_model: Mapping[str, Any] | None,
     gates: Mapping[str, float | None],
@@ -72,7 +72,7 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Row], summary: str) -> None:
+def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Sample], summary: str) -> None:
     """Write the three files into a folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / SAMPLES_FILE, rows)

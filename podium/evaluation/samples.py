@@ -5,19 +5,19 @@ from typing import Any
 
 from podium.data.records import Message
 
-Row = dict[str, Any]
+Sample = dict[str, Any]
 
 # Beyond this an answer is cut in the page (never in samples.jsonl), and beyond the total rows are left out of it.
 MAX_CHARACTERS = 4_000
 MAX_PAGE_BYTES = 1_200_000
 
 
-def change(row: Row) -> float:
+def change(row: Sample) -> float:
     """Return the rise of the reward from baseline to tuned."""
     return float(row["reward_tuned"] - row["reward_baseline"])
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
+def spread(rows: Sequence[Sample], count: int) -> list[Sample]:
     """Choose `count` rows evenly over the order of reward change, worst first, both ends included."""
     ordered = sorted(rows, key=lambda row: (change(row), row["id"], row["generation"]))
     if count >= len(ordered):
@@ -27,13 +27,13 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [ordered[round(place * (len(ordered) - 1) / (count - 1))] for place in range(count)]
 
 
-def examples(rows: Sequence[Row], count: int = 3) -> list[Row]:
+def examples(rows: Sequence[Sample], count: int = 3) -> list[Sample]:
     """Choose rows for a summary: not the best ones, but those in the middle of equal shares of the reward change."""
     ordered = spread(rows, len(rows))
     return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(min(count, len(ordered)))]
 
 
-def page_rows(rows: Sequence[Row], count: int) -> list[Row]:
+def page_rows(rows: Sequence[Sample], count: int) -> list[Sample]:
     """Choose the rows that a page shows, with long texts cut, fewer where together they would be too large."""
     instruction = shared_instruction(rows)
     chosen = [_cut(row, instruction) for row in spread(rows, count)]
@@ -42,7 +42,7 @@ def page_rows(rows: Sequence[Row], count: int) -> list[Row]:
     return chosen
 
 
-def shared_instruction(rows: Sequence[Row]) -> str | None:
+def shared_instruction(rows: Sequence[Sample]) -> str | None:
     """Return the system message that every prompt starts with, if they all start with the same one."""
     first = {row["prompt"][0]["content"] if row["prompt"][0]["role"] == "system" else None for row in rows}
     return first.pop() if len(first) == 1 else None
@@ -58,7 +58,7 @@ def prompt_text(messages: Sequence[Message], instruction: str | None = None) -> 
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def _cut(row: Row, instruction: str | None) -> Row:
+def _cut(row: Sample, instruction: str | None) -> Sample:
     texts = {
         "prompt_text": prompt_text(row["prompt"], instruction),
         **{side: row[side] for side in ("baseline", "tuned")},
@@ -72,7 +72,7 @@ def shorten(text: str) -> str:
     return text if left_out <= 0 else f"{text[:MAX_CHARACTERS]} … ({left_out} more characters in samples.jsonl)"
 
 
-def _bytes(row: Row) -> int:
+def _bytes(row: Sample) -> int:
     # Escaping turns one character into at most six (&#34; and the like are five, an entity of UTF-8 text four bytes).
     return sum(len(row[name].encode("utf-8", "replace")) + 5 * sum(map(row[name].count, "<>&\"'")) for name in _TEXTS)
 

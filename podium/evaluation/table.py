@@ -5,10 +5,10 @@ from typing import Any
 
 from podium.evaluation.wording import MISSING, difference, estimate, number, percent, signed
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
-def rows(results: Mapping[str, Any]) -> list[Row]:
+def rows(results: Mapping[str, Any]) -> list[TableRow]:
     """Return rows of label, baseline, tuned, change and hint (what the figure is), all text."""
     reward, wins, length = results["reward"], results["win_rate"], results["length"]
     record = f"{wins['wins']} won, {wins['ties']} tied, {wins['losses']} lost"
@@ -34,7 +34,9 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _row(label: str, sides: Mapping[str, Any], change: str | None = None, *, hint: str, write: Any = number) -> Row:
+def _row(
+    label: str, sides: Mapping[str, Any], change: str | None = None, *, hint: str, write: Any = number
+) -> TableRow:
     if change is None:
         change = _difference({side: sides[side]["value"] for side in ("baseline", "tuned")}, write)
     return {
@@ -46,7 +48,7 @@ def _row(label: str, sides: Mapping[str, Any], change: str | None = None, *, hin
     }
 
 
-def _best_of(found: Mapping[str, Any] | None) -> list[Row]:
+def _best_of(found: Mapping[str, Any] | None) -> list[TableRow]:
     if found is None:
         return []
     ahead = f"tuned less this: {estimate(found['ppo_ahead'], signed)}"
@@ -55,7 +57,7 @@ def _best_of(found: Mapping[str, Any] | None) -> list[Row]:
     return [{"label": label, "baseline": estimate(found["reward"]), "tuned": "", "change": ahead, "hint": hint}]
 
 
-def _only_tuned(label: str, tuned: str, change: str, hint: str) -> Row:
+def _only_tuned(label: str, tuned: str, change: str, hint: str) -> TableRow:
     return {"label": label, "baseline": "", "tuned": tuned, "change": change, "hint": hint}
 
 

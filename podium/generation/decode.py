@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from podium.generation.sampling import Sampling, choose, draws
 from podium.models import family
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import ForwardOutput
 
@@ -44,7 +44,7 @@ class _Loop(NamedTuple):
 class _Decoder:
     """One row-wise policy with how it chooses tokens; lives while `respond` is traced."""
 
-    config: ModelConfig
+    config: NetworkConfig
     params: Tree
     adapter: Tree | None
     lora: LoraSpec | None
@@ -119,7 +119,7 @@ class _Decoder:
 
 
 def respond(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     prompt_ids: jax.Array,
     prompt_mask: jax.Array,

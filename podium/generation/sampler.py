@@ -11,7 +11,7 @@ from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -35,7 +35,7 @@ class Completions(NamedTuple):
     prompt_ids: list[list[int]]
 
 
-def unroll_decode(config: ModelConfig) -> bool:
+def unroll_decode(config: NetworkConfig) -> bool:
     """Unroll the decode step over the layers of a shallow model on a CPU.
 
     There the scan copies every layer's weights for every token. A deep model pays more for the unrolled program than

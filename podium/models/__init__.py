@@ -6,7 +6,7 @@ from podium import lazy
 
 if TYPE_CHECKING:
     from podium.models.bundle import Model, Role
-    from podium.models.config import EncoderDecoderConfig, ModelConfig, RopeScaling, TransformerConfig
+    from podium.models.config import EncoderDecoderConfig, NetworkConfig, RopeScaling, TransformerConfig
     from podium.models.exporting import export
     from podium.models.importing import import_weights
     from podium.models.loading import load
@@ -17,7 +17,7 @@ __all__ = [
     "EncoderDecoderConfig",
     "LoraSpec",
     "Model",
-    "ModelConfig",
+    "NetworkConfig",
     "Role",
     "RopeScaling",
     "TransformerConfig",
@@ -34,7 +34,7 @@ __getattr__ = lazy.attributes(
         "EncoderDecoderConfig": "config",
         "LoraSpec": "lora",
         "Model": "bundle",
-        "ModelConfig": "config",
+        "NetworkConfig": "config",
         "Role": "bundle",
         "RopeScaling": "config",
         "TransformerConfig": "config",

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Model:
     metadata: JSON-able; "generation_config" holds the content of the source's generation_config.json.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     params: Tree
     tokenizer: "Tokenizer"
     role: Role = "policy"

@@ -145,4 +145,4 @@ class EncoderDecoderConfig(BlockConfig):
         return () if self.encoder_only else (self.start_id,)
 
 
-ModelConfig = TransformerConfig | EncoderDecoderConfig
+NetworkConfig = TransformerConfig | EncoderDecoderConfig

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from podium.models import encoder_decoder, transformer
-from podium.models.config import ModelConfig, TransformerConfig
+from podium.models.config import NetworkConfig, TransformerConfig
 from podium.models.layers import contract
 from podium.models.lora import LoraSpec, stack_depth
 from podium.models.packing import Packed
@@ -24,7 +24,7 @@ from podium.models.text import ForwardOutput, Text, Trunk
 Tree = Any
 
 
-def _module(config: ModelConfig) -> ModuleType:
+def _module(config: NetworkConfig) -> ModuleType:
     return transformer if isinstance(config, TransformerConfig) else encoder_decoder
 
 
@@ -36,12 +36,12 @@ def _trunk_layers(count: int) -> dict[str, int]:
     return {"trunk_layers": count} if count else {}
 
 
-def init_params(config: ModelConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+def init_params(config: NetworkConfig, key: jax.Array, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
     """Draw fresh parameters; returns (base tree, adapter tree), the adapter {} without lora. Blocks are stacked."""
     return _module(config).init_params(config, key, lora)
 
 
-def init_adapter(config: ModelConfig, lora: LoraSpec, key: jax.Array) -> Tree:
+def init_adapter(config: NetworkConfig, lora: LoraSpec, key: jax.Array) -> Tree:
     """Draw a fresh adapter tree: A uniform, B zero, so that the adapted model starts equal to its base.
 
     Raises UserError for a choice of layers that no adapter's file could hold: before training, not when it is saved.
@@ -50,18 +50,18 @@ def init_adapter(config: ModelConfig, lora: LoraSpec, key: jax.Array) -> Tree:
     return jax.jit(lambda k: init_params(config, k, lora)[1])(key)
 
 
-def abstract_params(config: ModelConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+def abstract_params(config: NetworkConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
     """Shapes and dtypes of (base tree, adapter tree) without allocating memory."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), lora))
 
 
-def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
+def parameter_axes(config: NetworkConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
     """Logical axes of every leaf of the base tree and of the adapter tree."""
     return _module(config).parameter_axes(config, lora)
 
 
 def response_states(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     text: Text,
     *,
@@ -77,7 +77,7 @@ def response_states(
 
 
 def last_states(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     text: Text,
     *,
@@ -90,14 +90,14 @@ def last_states(
 
 
 def packed_states(
-    config: ModelConfig, params: Tree, packed: Packed, *, adapter: Tree | None = None, lora: LoraSpec | None = None
+    config: NetworkConfig, params: Tree, packed: Packed, *, adapter: Tree | None = None, lora: LoraSpec | None = None
 ) -> jax.Array:
     """States [rows, width, embed] of rows that `packing.pack` laid out: each token has read its own text alone."""
     return _module(config).packed_states(config, params, packed, adapter=adapter, lora=lora)
 
 
 def prefill(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     prompt_ids: jax.Array,
     prompt_mask: jax.Array,
@@ -117,7 +117,7 @@ def prefill(
 
 
 def decode_step(
-    config: ModelConfig,
+    config: NetworkConfig,
     params: Tree,
     ids: jax.Array,
     cache: Any,
@@ -133,7 +133,7 @@ def decode_step(
     )
 
 
-def unstacked(config: ModelConfig, tree: Tree) -> Tree:
+def unstacked(config: NetworkConfig, tree: Tree) -> Tree:
     """Give base or adapter parameters with the decoding blocks as a tuple of layers in place of a stack.
 
     A decode loop on a CPU runs faster with them: no slice of the weights is copied per token.
@@ -141,7 +141,7 @@ def unstacked(config: ModelConfig, tree: Tree) -> Tree:
     return _module(config).unstacked(tree)
 
 
-def logits(config: ModelConfig, params: Tree, hidden: jax.Array) -> jax.Array:
+def logits(config: NetworkConfig, params: Tree, hidden: jax.Array) -> jax.Array:
     """Next-token logits [..., vocab] of states [..., embed], in the compute dtype."""
     if config.logits_scale != 1.0:
         hidden = hidden * jnp.asarray(config.logits_scale, hidden.dtype)

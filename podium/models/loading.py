@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from podium.errors import UserError
 from podium.models.bundle import ROLES, Model, ReadAt, Role, Tree
-from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.family import abstract_params
 from podium.models.hub import find_folder
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, parse_adapter_config
@@ -103,7 +103,7 @@ class _Use(NamedTuple):
     mesh: Mesh | None
     encoder_only: bool
 
-    def part(self, config: ModelConfig, folder: Path) -> ModelConfig:
+    def part(self, config: NetworkConfig, folder: Path) -> NetworkConfig:
         """The network, or its encoder alone; raises UserError where that has no use."""
         if not self.encoder_only:
             return config
@@ -121,7 +121,7 @@ class _Checkpoint(NamedTuple):
     folder: Path
     raw: dict[str, Any]
     files: TensorFiles
-    config: ModelConfig
+    config: NetworkConfig
     digest: str
 
     @property
@@ -207,14 +207,14 @@ def _find_base(name: str, manifest: dict[str, Any], folder: Path) -> Path:
         raise UserError(f"{folder}: its base model is not there: {error}") from None
 
 
-def _read_head(folder: Path, config: ModelConfig) -> Tree:
+def _read_head(folder: Path, config: NetworkConfig) -> Tree:
     files = TensorFiles([folder / HEAD_WEIGHTS])
     files.check({"kernel": (config.embed,), "bias": (1,)})
     kernel, bias = files.read("kernel", (slice(0, config.embed),)), files.read("bias", (slice(0, 1),))
     return {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias[0])}
 
 
-def _load_tokenizer(folder: Path, config: ModelConfig) -> Any:
+def _load_tokenizer(folder: Path, config: NetworkConfig) -> Any:
     from podium.data.tokenizer import load_tokenizer
 
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from podium.config import LoraConfig
 from podium.errors import UserError
-from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 
 Tree = Any
 
@@ -56,7 +57,12 @@ class LoraSpec:
         return self.r if module in self.target_modules else 0
 
 
-def stack_depth(config: ModelConfig, chosen: bool) -> int:
+def lora_spec(config: LoraConfig | None) -> LoraSpec | None:
+    """Return the adapter that a configuration asks for; None where all weights are trained."""
+    return None if config is None else LoraSpec(config.r, config.alpha, tuple(config.target_modules), config.layers)
+
+
+def stack_depth(config: NetworkConfig, chosen: bool) -> int:
     """Count the layers of each stack; raises UserError where stacks differ and layers are chosen, as by number."""
     if not isinstance(config, EncoderDecoderConfig) or config.encoder_only:
         return config.layers

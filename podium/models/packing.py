@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 
 
 class Example(NamedTuple):
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
     ends: list[list[list[int]]]
 
 
-def size(config: ModelConfig, example: Example) -> Size:
+def size(config: NetworkConfig, example: Example) -> Size:
     """Count the places that an example takes."""
     prompt, lead = len(example.prompt), len(config.lead)
     responses = sum(len(response) + lead for response in example.responses)
@@ -72,7 +72,7 @@ def enclosing(sizes: Iterable[Size], step: int) -> Size:
     return Size(*(-(-max(values) // step) * step for values in zip(*sizes, strict=True)))
 
 
-def pack(config: ModelConfig, rows: Sequence[Sequence[Example]], width: Size, pad_id: int) -> Layout:
+def pack(config: NetworkConfig, rows: Sequence[Sequence[Example]], width: Size, pad_id: int) -> Layout:
     """Put the examples of each row one behind the other. Raises ValueError where they do not fit."""
     cells = _Cells(len(rows), width, pad_id)
     ends = [cells.fill(config, place, examples) for place, examples in enumerate(rows)]
@@ -93,7 +93,7 @@ class _Cells:
         rows = self.ids, self.segment > 0, self.segment, self.branch, self.response
         return Packed(*rows, *prompts)  # type: ignore[arg-type]  # jit takes NumPy arrays
 
-    def fill(self, config: ModelConfig, row: int, examples: Sequence[Example]) -> list[list[int]]:
+    def fill(self, config: NetworkConfig, row: int, examples: Sequence[Example]) -> list[list[int]]:
         """Lay examples into one row; returns the columns of their responses' last tokens."""
         cursor = prompt_cursor = segment = 0
         ends: list[list[int]] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.errors import UserError
-from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.lora import LoraSpec, stack_depth
 from podium.models.weights.names import layers_pattern, module_names
 from podium.models.weights.options import Options
@@ -21,7 +21,7 @@ _MUST_BE_OFF = (
 )
 
 
-def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool) -> dict[str, Any]:
+def adapter_config(lora: LoraSpec, config: NetworkConfig, base: str, *, head: bool) -> dict[str, Any]:
     """Give the content of adapter_config.json; with a head it is a classifier's.
 
     Raises UserError for a choice of layers that the format has no words for.
@@ -49,7 +49,7 @@ def adapter_config(lora: LoraSpec, config: ModelConfig, base: str, *, head: bool
     }
 
 
-def parse_adapter_config(raw: Mapping[str, Any], config: ModelConfig, source: Path) -> LoraSpec:
+def parse_adapter_config(raw: Mapping[str, Any], config: NetworkConfig, source: Path) -> LoraSpec:
     """Read the options of an adapter for a model; raises UserError for one we do not follow."""
     if raw.get("peft_type") != "LORA":
         raise UserError(f"{source}: peft_type {raw.get('peft_type')!r} is not supported; use a LORA adapter")

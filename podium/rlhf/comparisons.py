@@ -9,7 +9,7 @@ from podium.data.batches import permutation
 from podium.data.records import PreferenceRecord
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.packing import Example, Size, enclosing, pack, size
 from podium.rlhf.reward import Comparisons
 
@@ -68,7 +68,7 @@ def widths(lengths: Sequence[int]) -> list[int]:
     return sorted({int(-(-edge // WIDTH_STEP) * WIDTH_STEP) for edge in edges})
 
 
-def sizes_of(config: ModelConfig, comparisons: Sequence[Comparison]) -> list[Size]:
+def sizes_of(config: NetworkConfig, comparisons: Sequence[Comparison]) -> list[Size]:
     """Places that each comparison takes in the arrays of a network."""
     return [size(config, comparison.example) for comparison in comparisons]
 
@@ -97,7 +97,7 @@ def epoch_batches(sizes: Sequence[Size], batch_size: int, *, seed: int, epoch: i
 
 
 def to_arrays(
-    config: ModelConfig, comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int
+    config: NetworkConfig, comparisons: Sequence[Comparison], batch: Batch, *, candidates: int, pad_id: int
 ) -> Comparisons:
     """Lay a batch out as packed rows of the batch's width."""
     rows = len(batch.rows)

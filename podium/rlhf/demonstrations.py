@@ -9,7 +9,7 @@ from podium.data.batches import permutation
 from podium.data.records import DemonstrationRecord
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.packing import Example, Size, enclosing, pack, size
 from podium.rlhf.sft import DemonstrationBatch
 
@@ -17,7 +17,7 @@ from podium.rlhf.sft import DemonstrationBatch
 WIDTH_STEP = 32
 
 # Indices of the demonstrations in a row; a row without any is a filler.
-Row = tuple[int, ...]
+PackedRow = tuple[int, ...]
 
 
 class Demonstration(NamedTuple):
@@ -46,7 +46,7 @@ def encode(records: Sequence[DemonstrationRecord], tokenizer: Tokenizer, max_len
     return encoded
 
 
-def sizes_of(config: ModelConfig, demonstrations: Sequence[Demonstration]) -> list[Size]:
+def sizes_of(config: NetworkConfig, demonstrations: Sequence[Demonstration]) -> list[Size]:
     """Places that each demonstration takes in the arrays of a network."""
     return [size(config, demonstration.example) for demonstration in demonstrations]
 
@@ -64,7 +64,7 @@ def width_of(sizes: Sequence[Size], *, max_prompt_length: int, max_length: int, 
     return Size(max(longest.row, max_length - prompt), prompt)
 
 
-def epoch_rows(sizes: Sequence[Size], width: Size, *, packing: bool, seed: int, epoch: int) -> list[Row]:
+def epoch_rows(sizes: Sequence[Size], width: Size, *, packing: bool, seed: int, epoch: int) -> list[PackedRow]:
     """Put the demonstrations of an epoch into rows: in shuffled order, each into the first row with room for it.
 
     A pure function of its arguments; every demonstration comes once. Raises ValueError for one that fits no row.
@@ -88,7 +88,7 @@ def epoch_rows(sizes: Sequence[Size], width: Size, *, packing: bool, seed: int, 
     return [tuple(rows[place]) for place in permutation(len(rows), seed, epoch)]
 
 
-def batches_of(rows: Sequence[Row], count: int) -> list[tuple[Row, ...]]:
+def batches_of(rows: Sequence[PackedRow], count: int) -> list[tuple[PackedRow, ...]]:
     """Cut an epoch's rows into batches of `count`; the last one is filled up."""
     filled = [*rows, *[()] * (-len(rows) % count)]
     return [tuple(filled[start : start + count]) for start in range(0, len(filled), count)]
@@ -104,7 +104,7 @@ def find_step(step: int, steps_in: Callable[[int], int]) -> tuple[int, int]:
 
 
 def to_arrays(
-    config: ModelConfig, demonstrations: Sequence[Demonstration], rows: Sequence[Row], width: Size, pad_id: int
+    config: NetworkConfig, demonstrations: Sequence[Demonstration], rows: Sequence[PackedRow], width: Size, pad_id: int
 ) -> DemonstrationBatch:
     """Lay rows out as arrays; a filler has neither tokens nor weight."""
     packed, _ = pack(config, [[demonstrations[index].example for index in row] for row in rows], width, pad_id)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from podium.losses.logprobs import token_logprobs
 from podium.models import family
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.heads import HEAD_AXES, apply_head
 from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
@@ -31,7 +31,7 @@ Arrays = TypeVar("Arrays", Text, Packed)
 class Network:
     """The static part of one network; `base` names a frozen tree, None means that the weights bring their own."""
 
-    config: ModelConfig
+    config: NetworkConfig
     lora: LoraSpec | None = None
     base: str | None = None
 

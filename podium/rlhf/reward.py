@@ -1,8 +1,7 @@
 """One step of reward model training, and the normalisation that travels with the model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,8 @@ from podium.losses.preference import centering_loss, plackett_luce_loss, ranked_
 from podium.models.packing import Packed
 from podium.rlhf.networks import Bases, Network, Weights
 from podium.training.step import TrainState, make_train_step
+
+LossKind = Literal["pairwise", "plackett_luce"]
 
 
 class Comparisons(NamedTuple):
@@ -30,26 +31,6 @@ class Comparisons(NamedTuple):
     margin: jax.Array
 
 
-@dataclass(frozen=True)
-class RewardSpec:
-    """What is fixed at compile time."""
-
-    network: Network
-    loss: str
-    center_rewards_coefficient: float
-
-
-def _loss(spec: RewardSpec, scores: jax.Array, batch: Comparisons) -> jax.Array:
-    if spec.loss == "plackett_luce":
-        loss = plackett_luce_loss(scores, batch.ranks, batch.present, weight=batch.weight)
-    else:
-        loss = ranked_pairs_loss(scores, batch.ranks, batch.present, margin=batch.margin, weight=batch.weight)
-    if spec.center_rewards_coefficient:
-        centring = centering_loss(scores, batch.present, weight=batch.weight)
-        loss = loss + spec.center_rewards_coefficient * centring
-    return loss
-
-
 def pair_outcomes(scores: jax.Array, ranks: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
     """For every ordered pair (i better than j): score difference [lists, k, k] and whether the pair exists."""
     exists = (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
@@ -57,15 +38,25 @@ def pair_outcomes(scores: jax.Array, ranks: jax.Array, present: jax.Array) -> tu
 
 
 def make_reward_step(
-    spec: RewardSpec, optimizer: optax.GradientTransformation
+    network: Network, optimizer: optax.GradientTransformation, *, loss: LossKind, center_rewards_coefficient: float
 ) -> Callable[[TrainState, Bases, Comparisons], tuple[TrainState, dict[str, jax.Array]]]:
     """Build the pure step (state, bases, batch) -> (state, metrics); batch leaves lead with micro-batches."""
 
-    def loss(
+    def ranking_loss(scores: jax.Array, batch: Comparisons) -> jax.Array:
+        if loss == "plackett_luce":
+            value = plackett_luce_loss(scores, batch.ranks, batch.present, weight=batch.weight)
+        else:
+            value = ranked_pairs_loss(scores, batch.ranks, batch.present, margin=batch.margin, weight=batch.weight)
+        if center_rewards_coefficient:
+            centring = centering_loss(scores, batch.present, weight=batch.weight)
+            value = value + center_rewards_coefficient * centring
+        return value
+
+    def micro_loss(
         weights: Weights, bases: Bases, micro: Comparisons, total: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        scores = spec.network.packed_scores(bases, weights, micro.packed, micro.ends)
-        value = jnp.sum(micro.weight) / total * _loss(spec, scores, micro)
+        scores = network.packed_scores(bases, weights, micro.packed, micro.ends)
+        value = jnp.sum(micro.weight) / total * ranking_loss(scores, micro)
         difference, exists = pair_outcomes(scores, micro.ranks, micro.present & (micro.weight > 0)[:, None])
         right = jnp.where(difference == 0, 0.5, (difference > 0).astype(jnp.float32))
         sums = {
@@ -76,7 +67,7 @@ def make_reward_step(
         }
         return value, sums
 
-    return make_train_step(loss, lambda batch: batch.weight, optimizer, _means)
+    return make_train_step(micro_loss, lambda batch: batch.weight, optimizer, _means)
 
 
 def _means(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:

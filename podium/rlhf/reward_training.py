@@ -10,20 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from podium.config import LoraConfig, RewardConfig
+from podium.config import RewardConfig
 from podium.data.batches import permutation
 from podium.data.records import PreferenceRecord, normalised_prompt, pairs
 from podium.errors import UserError
 from podium.generation import generate
-from podium.models import LoraSpec, Model
+from podium.models import Model
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
+from podium.models.lora import lora_spec
 from podium.models.packing import Example
 from podium.rlhf import placement
 from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
-    RewardSpec,
     fold_normalisation,
     make_reward_step,
     normalisation,
@@ -94,11 +94,6 @@ def _normalisation(model: Model, reference: Sequence[Example]) -> tuple[float, f
     return normalisation(jnp.asarray(score_shown(model, reference, "reward: scores to normalise")))
 
 
-def lora_spec(lora: LoraConfig | None) -> LoraSpec | None:
-    """The adapter that a configuration asks for; None where all weights are trained."""
-    return None if lora is None else LoraSpec(lora.r, lora.alpha, tuple(lora.target_modules), lora.layers)
-
-
 def _start(base: Model, run: RewardRun) -> Model:
     """The starting policy with a fresh head, and fresh adapters where configured."""
     adapter_key, head_key = jax.random.split(jax.random.key(run.seed))
@@ -132,7 +127,9 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             return placement.place_batch(mesh, micro, dim=1)
 
         state = placement.start_state(mesh, network, {**trained, "head": model.head}, tx)
-        step = make_reward_step(RewardSpec(network, config.loss, config.center_rewards_coefficient), tx)
+        step = make_reward_step(
+            network, tx, loss=config.loss, center_rewards_coefficient=config.center_rewards_coefficient
+        )
         monitor = Monitor("reward", {"loss": "loss", "acc": "accuracy"})
         state = fit(step, state, bases, batch, run, monitor, total=total)
     trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}

@@ -13,12 +13,11 @@ from podium.generation.sampling import Sampling
 from podium.models import LoraSpec, Model, TransformerConfig
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
-from podium.models.lora import merge_adapter
+from podium.models.lora import lora_spec, merge_adapter
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import Frozen, PpoSpec
 from podium.rlhf.reward import fold_normalisation
-from podium.rlhf.reward_training import lora_spec
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from podium.data.records import DemonstrationRecord
 from podium.errors import UserError
 from podium.models import Model
 from podium.models.family import init_adapter
-from podium.models.lora import merge_adapter
+from podium.models.lora import lora_spec, merge_adapter
 from podium.models.packing import Size
 from podium.rlhf import placement
 from podium.rlhf.demonstrations import (
     Demonstration,
-    Row,
+    PackedRow,
     batches_of,
     encode,
     epoch_rows,
@@ -28,7 +28,6 @@ from podium.rlhf.demonstrations import (
     width_of,
 )
 from podium.rlhf.networks import Network, Weights
-from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.sft import make_sft_step
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
@@ -96,7 +95,7 @@ def _fit(
     return trained
 
 
-Batches = Callable[[int], list[tuple[Row, ...]]]
+Batches = Callable[[int], list[tuple[PackedRow, ...]]]
 
 
 def _plan(base: Model, demonstrations: Sequence[Demonstration], run: SftRun, count: int) -> tuple[Batches, Size]:
@@ -106,7 +105,7 @@ def _plan(base: Model, demonstrations: Sequence[Demonstration], run: SftRun, cou
     width = width_of(sizes, max_prompt_length=run.max_prompt_length, max_length=run.max_length, packing=packing)
 
     @functools.lru_cache(maxsize=2)
-    def batches(epoch: int) -> list[tuple[Row, ...]]:
+    def batches(epoch: int) -> list[tuple[PackedRow, ...]]:
         return batches_of(epoch_rows(sizes, width, packing=packing, seed=run.seed, epoch=epoch), count)
 
     return batches, width

@@ -27,7 +27,7 @@ from podium.errors import UserError
 from podium.evaluation import comparison, report, results
 from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
-from podium.evaluation.samples import Row, prompt_text
+from podium.evaluation.samples import Sample, prompt_text
 from podium.models import Model
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.scoring import encode_answers, score_shown
@@ -118,7 +118,7 @@ def _measure(
     policy: Model,
     reference: Model,
     rewards: tuple[np.ndarray, np.ndarray],
-) -> tuple[dict[str, Any], list[Row]]:
+) -> tuple[dict[str, Any], list[Sample]]:
     """Return the comparison and the rows of samples.jsonl."""
     before, after = [row.responses for row in candidates], answers
     # Greedy answers come from no distribution with a temperature of 0; they are judged under the one at 1.
@@ -174,7 +174,7 @@ def _side(rows: list[list[Response]], rewards: np.ndarray, reference_logprobs: n
 
 def _rows(
     candidates: Sequence[Candidates], answers: list[list[Response]], rewards: tuple[np.ndarray, np.ndarray], kl: Any
-) -> list[Row]:
+) -> list[Sample]:
     return [
         {
             "id": row.id,
@@ -195,7 +195,7 @@ def _rows(
     ]
 
 
-def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Row], data: Any) -> None:
+def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Sample], data: Any) -> None:
     policy = io.input("policy")
     page = report.Page(
         results=found,

@@ -10,7 +10,7 @@ import pytest
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
 from podium.models import family, transformer
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import Text, Trunk
 from support import tiny
@@ -30,7 +30,7 @@ def answer(
     unroll=False,
     eos_ids=(tiny.EOS,),
     trunk_layers=0,
-    config: ModelConfig = tiny.CONFIG,
+    config: NetworkConfig = tiny.CONFIG,
 ):
     return respond(
         config,
@@ -54,7 +54,7 @@ def keys(count: int) -> jax.Array:
 
 
 @pytest.fixture(scope="module", params=tiny.CONFIGS)
-def naive_greedy(request: pytest.FixtureRequest) -> tuple[ModelConfig, list[list[int]]]:
+def naive_greedy(request: pytest.FixtureRequest) -> tuple[NetworkConfig, list[list[int]]]:
     """The whole texts through the network for every token, in a buffer whose free places are masked."""
     config, prompts = tiny.CONFIGS[request.param], tiny.prompts(4)
     params, ids = tiny.params(config=config), np.zeros((4, NEW), np.int32)
@@ -79,7 +79,7 @@ def test_greedy_equals_a_full_forward_pass_per_token(unroll: bool, naive_greedy:
 
 @pytest.mark.parametrize("layers", [None, 1])
 @pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
-def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None, config: ModelConfig) -> None:
+def test_log_probabilities_equal_those_of_a_full_forward_pass(layers: int | None, config: NetworkConfig) -> None:
     lora = LoraSpec(4, 8.0, layers=layers)
     adapter = jax.tree.map(lambda x: x + 0.3, family.init_adapter(config, lora, jax.random.key(1)))
     prompts, params = tiny.prompts(4), tiny.params(config=config)
@@ -113,7 +113,7 @@ def test_the_tap_holds_what_the_lower_layers_make_of_every_token(unroll: bool, e
 
 
 @pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
-def test_a_row_does_not_see_its_neighbours_nor_its_padding(config: ModelConfig) -> None:
+def test_a_row_does_not_see_its_neighbours_nor_its_padding(config: NetworkConfig) -> None:
     prompts = tiny.prompts(6)
     together = answer(prompts, keys(6), sampling=Sampling(1.0), config=config)
     for row in (0, 3):

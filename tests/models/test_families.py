@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from podium.errors import UserError
 from podium.models import EncoderDecoderConfig, LoraSpec, TransformerConfig, load, save
-from podium.models.config import ModelConfig, RopeScaling
+from podium.models.config import NetworkConfig, RopeScaling
 from podium.models.weights.config_json import config_json, parse_config
 from podium.models.weights.layout import adapter_leaves, file_shapes, leaves
 from podium.parallel.mesh import make_mesh
@@ -216,7 +216,7 @@ def test_names_the_option_it_does_not_follow(family: str, options: dict[str, Any
     assert named in refusal(family, **options)
 
 
-CONFIGS: dict[str, ModelConfig] = {
+CONFIGS: dict[str, NetworkConfig] = {
     "llama": parse("llama", attention_bias=True, hidden_act="relu", rope_scaling=LINEAR),
     "mistral": parse("mistral", sliding_window=9),
     "qwen2": parse("qwen2", layer_types=["sliding_attention", "full_attention"] * 2, use_sliding_window=True),
@@ -270,12 +270,12 @@ def test_a_network_that_a_family_has_no_words_for_is_not_written() -> None:
         config_json(config, tokens={}, head=False, dtype="float32")
 
 
-def names(config: ModelConfig) -> set[str]:
+def names(config: NetworkConfig) -> set[str]:
     return set(file_shapes(leaves(config)))
 
 
 def test_the_same_name_is_another_place_in_gemma2_than_in_llama() -> None:
-    def norms(config: ModelConfig) -> dict[str, str]:
+    def norms(config: NetworkConfig) -> dict[str, str]:
         return {
             leaf.path[1]: leaf.name(2).removeprefix("model.layers.2.")
             for leaf in leaves(config)

@@ -33,7 +33,7 @@ from podium.rlhf import comparisons, demonstrations, placement
 from podium.rlhf.experience import Rollout
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import Frozen, PpoState, init_state, learn
-from podium.rlhf.reward import RewardSpec, make_reward_step
+from podium.rlhf.reward import make_reward_step
 from podium.rlhf.roles import make_roles, ppo_spec
 from podium.rlhf.sft import make_sft_step
 from podium.training.optimizer import make_optimizer
@@ -157,7 +157,7 @@ def train_alone(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> 
         batch = comparisons.to_arrays(
             model.config, pairs, comparisons.Batch(tuple(range(ROWS)), width), candidates=2, pad_id=pad
         )
-        step = make_reward_step(RewardSpec(network, "pairwise", 0.01), tx)
+        step = make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.01)
     state: Any = placement.start_state(mesh, network, weights, tx)
     micro = jax.tree.map(lambda x: np.asarray(x).reshape(2, len(x) // 2, *x.shape[1:]), batch)
     compiled, metrics = jax.jit(step), []

@@ -11,12 +11,12 @@ import pytest
 from podium.config import CriticConfig, LoraConfig, PpoConfig
 from podium.models import Model, family, load
 from podium.models.heads import init_head
+from podium.models.lora import lora_spec
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo import learn, roll_out
 from podium.rlhf.ppo_training import PpoRun, place
 from podium.rlhf.prompt_batches import PromptBatches
-from podium.rlhf.reward_training import lora_spec
 from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
 from podium.rlhf.roles import make_roles, ppo_spec
 from podium.rlhf.scoring import encode_answers, score, score_ids

@@ -13,7 +13,7 @@ from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement
 from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, sizes_of, to_arrays, widths
 from podium.rlhf.networks import Network
-from podium.rlhf.reward import RewardSpec, fold_normalisation, make_reward_step, normalisation
+from podium.rlhf.reward import fold_normalisation, make_reward_step, normalisation
 from podium.training.optimizer import make_optimizer
 from podium.training.step import TrainState
 from support import tiny
@@ -88,7 +88,7 @@ def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None, netwo
             batch = placement.place_batch(mesh, batch, dim=1)
         state = TrainState(own, tx.init(own), jnp.zeros((), jnp.int32))
         # Optimised, as users run it.
-        step = jax.jit(make_reward_step(RewardSpec(network, loss, 0.01), tx), **tiny.OPTIMISED)
+        step = jax.jit(make_reward_step(network, tx, loss=loss, center_rewards_coefficient=0.01), **tiny.OPTIMISED)
         return step(state, bases, batch)
 
 
@@ -188,7 +188,7 @@ def test_bradley_terry_labels_are_recovered_to_within_two_points_of_what_is_poss
         eps=1e-8,
     )
     state = TrainState(own, tx.init(own), jnp.zeros((), jnp.int32))
-    step = jax.jit(make_reward_step(RewardSpec(network, "pairwise", 0.0), tx))
+    step = jax.jit(make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.0))
     for epoch in range(3):
         for batch in epoch_batches(sizes_of(tiny.CONFIG, train), 64, seed=0, epoch=epoch):
             rows = to_arrays(tiny.CONFIG, train, batch._replace(width=Size(16, 0)), candidates=2, pad_id=tiny.PAD)

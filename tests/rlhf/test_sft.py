@@ -14,12 +14,12 @@ import pytest
 
 from podium.data.batches import pad_left, pad_right
 from podium.models import family
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.packing import Size
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf import placement, sft
-from podium.rlhf.demonstrations import Demonstration, Row, sizes_of, to_arrays
+from podium.rlhf.demonstrations import Demonstration, PackedRow, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.sft import DemonstrationBatch, make_sft_step, weighted_nll
 from podium.training.optimizer import make_optimizer
@@ -29,8 +29,8 @@ from support.bounds import check_reordered
 
 KINDS = pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
 # Rows of several demonstrations, of one, and a filler.
-PACKED: tuple[Row, ...] = ((4, 0, 2), (1, 5), (3,), ())
-ALONE: tuple[Row, ...] = ((0,), (1,), (2,), (3,), (4,), (5,), (), ())
+PACKED: tuple[PackedRow, ...] = ((4, 0, 2), (1, 5), (3,), ())
+ALONE: tuple[PackedRow, ...] = ((0,), (1,), (2,), (3,), (4,), (5,), (), ())
 
 
 def demonstrations(count: int = 6, seed: int = 0) -> list[Demonstration]:
@@ -43,7 +43,7 @@ def demonstrations(count: int = 6, seed: int = 0) -> list[Demonstration]:
     return [Demonstration(tokens(2, 9), tokens(1, 9), weights[number % 4]) for number in range(count)]
 
 
-def lessons(config: ModelConfig, rows: tuple[Row, ...]) -> DemonstrationBatch:
+def lessons(config: NetworkConfig, rows: tuple[PackedRow, ...]) -> DemonstrationBatch:
     """Rows no wider than PACKED needs, so that the last columns count."""
     sizes = sizes_of(config, demonstrations())
     width = Size(*(max(sum(sizes[index][side] for index in row) for row in PACKED) for side in (0, 1)))
@@ -51,21 +51,21 @@ def lessons(config: ModelConfig, rows: tuple[Row, ...]) -> DemonstrationBatch:
 
 
 @functools.cache
-def adapted(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
+def adapted(config: NetworkConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
     """An adapter that is not zero, over a frozen base."""
     adapter = jax.tree.map(lambda x: x + 0.1, family.init_adapter(config, tiny.LORA, jax.random.key(1)))
     return Network(config, tiny.LORA, "base"), {"base": tiny.params(config=config)}, {"adapter": adapter}
 
 
 @functools.cache
-def whole(config: ModelConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
+def whole(config: NetworkConfig) -> tuple[Network, dict[str, Any], dict[str, Any]]:
     return Network(config), {}, {"base": tiny.params(config=config)}
 
 
 @pytest.mark.parametrize("columns", [128, 12])
 @KINDS
 def test_the_loss_is_that_of_each_demonstration_alone(
-    config: ModelConfig, columns: int, monkeypatch: pytest.MonkeyPatch
+    config: NetworkConfig, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside one row for each through the unpacked path, and a softmax in Python floats."""
     monkeypatch.setattr(sft, "COLUMNS", columns)
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_each_demonstration_alone(
 
 @pytest.mark.parametrize("form", [whole, adapted], ids=["all weights", "lora"])
 @KINDS
-def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: ModelConfig, form: Any) -> None:
+def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: NetworkConfig, form: Any) -> None:
     network, bases, weights = form(config)
 
     @jax.jit
@@ -99,7 +99,7 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradients(config: Model
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(packed[1])) > 1e-2
 
 
-def step_once(batch: DemonstrationBatch, config: ModelConfig, mesh: jax.sharding.Mesh | None = None) -> Any:
+def step_once(batch: DemonstrationBatch, config: NetworkConfig, mesh: jax.sharding.Mesh | None = None) -> Any:
     tx = make_optimizer(
         learning_rate=1e-2,
         lr_scheduler_type="constant",
@@ -124,7 +124,7 @@ def split(batch: DemonstrationBatch, parts: int) -> DemonstrationBatch:
 
 
 @KINDS
-def test_micro_batches_and_fillers_change_nothing(config: ModelConfig) -> None:
+def test_micro_batches_and_fillers_change_nothing(config: NetworkConfig) -> None:
     """The parts have 3, 2, 1 and no demonstrations, so that a mean of their means would be another number."""
     one, metrics = step_once(split(lessons(config, PACKED), 1), config)
     check_reordered((one, metrics), step_once(split(lessons(config, PACKED), 4), config))

@@ -8,7 +8,7 @@ import pytest
 
 from podium.config import CriticConfig, PpoConfig
 from podium.models import Model
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.family import init_params
 from podium.models.heads import init_head
 from podium.rlhf.ppo import init_state, make_step
@@ -21,7 +21,7 @@ from support import tiny
 BATCH, WIDTH, RESPONSE = 4, 16, 16
 
 
-def model(config: ModelConfig, embed: int) -> Model:
+def model(config: NetworkConfig, embed: int) -> Model:
     """The same layers, of another width: products are most of the work then."""
     config = dataclasses.replace(config, embed=embed, mlp=4 * embed, head_dim=embed // 4)
     params, _ = init_params(config, jax.random.key(0))

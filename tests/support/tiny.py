@@ -6,7 +6,7 @@ import numpy as np
 
 from podium.generation.sampling import Sampling
 from podium.models import family
-from podium.models.config import EncoderDecoderConfig, ModelConfig, TransformerConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig, TransformerConfig
 from podium.models.heads import init_head
 from podium.models.lora import LoraSpec
 from podium.rlhf.experience import RewardSpec
@@ -40,14 +40,14 @@ T5 = EncoderDecoderConfig(
     activation="gelu_tanh",
     query_scale=1.0,
 )
-CONFIGS: dict[str, ModelConfig] = {"decoder": CONFIG, "encoder-decoder": T5}
+CONFIGS: dict[str, NetworkConfig] = {"decoder": CONFIG, "encoder-decoder": T5}
 LORA = LoraSpec(4, 8.0)
 EOS, PAD = 1, 0
 # For jax.jit: compile as users do, whatever conftest sets for the rest.
 OPTIMISED = {"compiler_options": {"xla_backend_optimization_level": 3}}
 
 
-def params(seed: int = 0, config: ModelConfig = CONFIG):
+def params(seed: int = 0, config: NetworkConfig = CONFIG):
     """Weights five times the usual size, so that logits, and errors in them, are far from zero."""
     tree, _ = family.init_params(config, jax.random.key(seed))
     return jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, tree)
@@ -61,7 +61,7 @@ def prompts(batch: int, width: int = 8, seed: int = 0) -> Prompts:
     return Prompts(jnp.asarray(ids, jnp.int32), jnp.asarray(mask))
 
 
-def ppo_spec(*, config: ModelConfig = CONFIG, lora: bool = True, critic: str = "separate", **changes) -> PpoSpec:
+def ppo_spec(*, config: NetworkConfig = CONFIG, lora: bool = True, critic: str = "separate", **changes) -> PpoSpec:
     """A small run: 8 new tokens, 2 epochs, 2 minibatches."""
     rewards = RewardSpec(
         **{

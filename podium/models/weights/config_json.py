@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from podium.errors import UserError
-from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.weights import cohere_options, gemma_options, llama_options, t5_options
 from podium.models.weights.cohere_options import cohere_json, parse_cohere
 from podium.models.weights.gemma_options import (
@@ -29,7 +29,7 @@ class Family(NamedTuple):
     model's place, None where it has none.
     """
 
-    parse: Callable[[Options, str], ModelConfig]
+    parse: Callable[[Options, str], NetworkConfig]
     write: Callable[[Any], dict[str, Any]]
     architecture: str
     classifier: str | None
@@ -52,7 +52,7 @@ FAMILIES: Mapping[str, Family] = {
 _DEFAULTS = {**llama_options.DEFAULTS, **gemma_options.DEFAULTS, **cohere_options.DEFAULTS, **t5_options.DEFAULTS}
 
 
-def parse_config(raw: Mapping[str, Any], source: str, *, dtype: str = "float32") -> ModelConfig:
+def parse_config(raw: Mapping[str, Any], source: str, *, dtype: str = "float32") -> NetworkConfig:
     """Translate the content of config.json; `source` names it in errors. Raises UserError naming the option."""
     family = str(raw.get("model_type"))
     if family not in FAMILIES:
@@ -60,7 +60,7 @@ def parse_config(raw: Mapping[str, Any], source: str, *, dtype: str = "float32")
     return FAMILIES[family].parse(Options(raw, source, _DEFAULTS[family]), dtype)
 
 
-def config_json(config: ModelConfig, *, tokens: Mapping[str, Any], head: bool, dtype: str) -> dict[str, Any]:
+def config_json(config: NetworkConfig, *, tokens: Mapping[str, Any], head: bool, dtype: str) -> dict[str, Any]:
     """Give the content of config.json, in the spelling that old and new transformers read.
 
     tokens: bos_token_id, eos_token_id, pad_token_id; head: a one-label sequence classifier instead of a language model.
@@ -76,7 +76,7 @@ def config_json(config: ModelConfig, *, tokens: Mapping[str, Any], head: bool, d
     return content
 
 
-def _check(config: ModelConfig, content: Mapping[str, Any]) -> None:
+def _check(config: NetworkConfig, content: Mapping[str, Any]) -> None:
     again = parse_config(content, "config.json", dtype=config.dtype)
     for name, value in vars(config).items():
         said, meant = (_comparable(name, found) for found in (vars(again).get(name), value))
@@ -90,7 +90,7 @@ def _comparable(name: str, value: Any) -> Any:
     return rope_json(value) if name == "rope_scaling" else value
 
 
-def classifier_of(config: ModelConfig) -> str:
+def classifier_of(config: NetworkConfig) -> str:
     """Name transformers' class of a reward model of this family; raises UserError where there is none."""
     name = FAMILIES[config.family].classifier
     if name is None:
@@ -101,6 +101,6 @@ def classifier_of(config: ModelConfig) -> str:
     return name
 
 
-def auto_class(config: ModelConfig) -> str:
+def auto_class(config: NetworkConfig) -> str:
     """Name the class of transformers that loads a language model of this kind."""
     return "AutoModelForSeq2SeqLM" if isinstance(config, EncoderDecoderConfig) else "AutoModelForCausalLM"

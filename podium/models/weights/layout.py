@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from podium.models.config import ModelConfig
+from podium.models.config import NetworkConfig
 from podium.models.family import abstract_params
 from podium.models.lora import LoraSpec
 from podium.models.weights.names import Path, tensor_name
@@ -77,7 +77,7 @@ def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
     return (dims,) if inputs is None else (dims[inputs:], dims[:inputs])
 
 
-def _leaves(config: ModelConfig, tree: Tree) -> tuple[Leaf, ...]:
+def _leaves(config: NetworkConfig, tree: Tree) -> tuple[Leaf, ...]:
     base = abstract_params(config)[0]
     found = []
     for path, array in tree_items(tree):
@@ -97,13 +97,13 @@ def depth(tree: Tree, path: Path) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def leaves(config: ModelConfig) -> tuple[Leaf, ...]:
+def leaves(config: NetworkConfig) -> tuple[Leaf, ...]:
     """List all leaves of a config's parameter tree."""
     return _leaves(config, abstract_params(config)[0])
 
 
 @functools.lru_cache(maxsize=64)
-def adapter_leaves(config: ModelConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
+def adapter_leaves(config: NetworkConfig, lora: LoraSpec) -> tuple[Leaf, ...]:
     """List all leaves of an adapter tree; in files they have PEFT's names and order."""
     return _leaves(config, abstract_params(config, lora)[1])
 

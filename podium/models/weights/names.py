@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from podium.models.config import EncoderDecoderConfig, ModelConfig, TransformerConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig, TransformerConfig
 from podium.models.lora import TARGETS
 
 Path = tuple[str, ...]
@@ -31,7 +31,7 @@ _T5_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _T5_ATTENTION = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "down_proj": "wo"}
 
 
-def tensor_name(config: ModelConfig, path: Path) -> str:
+def tensor_name(config: NetworkConfig, path: Path) -> str:
     """Name the tensor of a leaf of the parameter tree; in a stack of blocks with {} for the layer's number."""
     if isinstance(config, TransformerConfig):
         return _decoder_name(config, path)
@@ -75,7 +75,7 @@ def _peft(path: Path) -> str:
     return PEFT_PREFIX if path[-1].startswith("lora_") else ""
 
 
-def module_names(config: ModelConfig) -> dict[str, str]:
+def module_names(config: NetworkConfig) -> dict[str, str]:
     """Name the projections of a block as transformers does, those alone that this network has."""
     if isinstance(config, EncoderDecoderConfig):
         mlp = {"gate_proj": "wi_0", "up_proj": "wi_1"} if config.gated else {"up_proj": "wi"}
@@ -83,12 +83,12 @@ def module_names(config: ModelConfig) -> dict[str, str]:
     return {name: name for name in TARGETS}
 
 
-def layers_pattern(config: ModelConfig) -> str | None:
+def layers_pattern(config: NetworkConfig) -> str | None:
     """Say where PEFT finds a layer's number in a module's name, where it is not the only number there."""
     return "block" if isinstance(config, EncoderDecoderConfig) else None
 
 
-def aliases(config: ModelConfig, name: str) -> tuple[str, ...]:
+def aliases(config: NetworkConfig, name: str) -> tuple[str, ...]:
     """List under which names files hold a tensor; where one has it twice, both hold the same."""
     if isinstance(config, EncoderDecoderConfig):
         return (name, *_T5_EMBEDDINGS) if name == "shared.weight" else (name,)
@@ -107,7 +107,7 @@ _UNREAD_BIAS = re.compile(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relati
 _DECODER = re.compile(rf"decoder\..*|{re.escape(LM_HEAD)}")
 
 
-def is_left_out(config: ModelConfig, name: str) -> bool:
+def is_left_out(config: NetworkConfig, name: str) -> bool:
     """Say whether a tensor is left out on purpose: it belongs to no part that this network has by design."""
     if isinstance(config, EncoderDecoderConfig):
         return bool(_UNREAD_BIAS.fullmatch(name) or (config.encoder_only and _DECODER.fullmatch(name)))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from podium.errors import UserError
-from podium.models.config import EncoderDecoderConfig, ModelConfig
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.family import abstract_params, parameter_axes
 from podium.models.lora import LoraSpec
 from podium.models.weights.files import TensorFiles
@@ -20,7 +20,7 @@ from podium.parallel.sharding import tree_shardings
 _CHECKED_ROWS = 4096  # of a table that is compared with another: a host holds no more of it
 
 
-def settle_head(files: TensorFiles, config: ModelConfig) -> ModelConfig:
+def settle_head(files: TensorFiles, config: NetworkConfig) -> NetworkConfig:
     """Decide by the weights whether the head is tied, where config.json leaves it to them as T5's does.
 
     A head of its own is one unless it is tied by config.json and equal to the embedding.
@@ -31,7 +31,7 @@ def settle_head(files: TensorFiles, config: ModelConfig) -> ModelConfig:
     return config.replace(tie_embeddings=not stored or (config.tie_embeddings and _copies(files, config, LM_HEAD)))
 
 
-def read_params(files: TensorFiles, config: ModelConfig, mesh: Mesh | None = None) -> Tree:
+def read_params(files: TensorFiles, config: NetworkConfig, mesh: Mesh | None = None) -> Tree:
     """Read all parameters as float32. With a mesh each device gets its slice and no host the whole."""
     _refuse_leftovers(files, config)
     shardings = None
@@ -40,7 +40,7 @@ def read_params(files: TensorFiles, config: ModelConfig, mesh: Mesh | None = Non
     return _read_tree(files, config, leaves(config), shardings)
 
 
-def read_adapter(files: TensorFiles, config: ModelConfig, lora: LoraSpec, mesh: Mesh | None = None) -> Tree:
+def read_adapter(files: TensorFiles, config: NetworkConfig, lora: LoraSpec, mesh: Mesh | None = None) -> Tree:
     """Read an adapter in PEFT's names and order."""
     shardings = None
     if mesh is not None:
@@ -48,7 +48,7 @@ def read_adapter(files: TensorFiles, config: ModelConfig, lora: LoraSpec, mesh: 
     return _read_tree(files, config, adapter_leaves(config, lora), shardings)
 
 
-def _read_tree(files: TensorFiles, config: ModelConfig, leaves: Sequence[Leaf], shardings: Tree | None) -> Tree:
+def _read_tree(files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf], shardings: Tree | None) -> Tree:
     shapes = file_shapes(leaves)
     names = {name: _stored(files, config, name) for name in shapes}
     files.check({names[name]: shape for name, shape in shapes.items()})
@@ -65,7 +65,7 @@ def _read_tree(files: TensorFiles, config: ModelConfig, leaves: Sequence[Leaf], 
     return tree_from(found)
 
 
-def _stored(files: TensorFiles, config: ModelConfig, name: str) -> str:
+def _stored(files: TensorFiles, config: NetworkConfig, name: str) -> str:
     """Give the name under which these files hold a tensor."""
     return next((spelling for spelling in aliases(config, name) if spelling in files.where), name)
 
@@ -88,7 +88,7 @@ def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callabl
     return read
 
 
-def _refuse_leftovers(files: TensorFiles, config: ModelConfig) -> None:
+def _refuse_leftovers(files: TensorFiles, config: NetworkConfig) -> None:
     """Raise UserError for a tensor the network has no place for: ignoring it would change the model."""
     table = tensor_name(config, ("embedder", "table"))
     used = {_stored(files, config, name) for name in file_shapes(leaves(config))}
@@ -108,7 +108,7 @@ def _refuse_leftovers(files: TensorFiles, config: ModelConfig) -> None:
             )
 
 
-def _copies(files: TensorFiles, config: ModelConfig, name: str) -> bool:
+def _copies(files: TensorFiles, config: NetworkConfig, name: str) -> bool:
     """Say whether a tensor repeats the embedding."""
     table = _stored(files, config, tensor_name(config, ("embedder", "table")))
     files.check({table: (config.vocab_size, config.embed)})
