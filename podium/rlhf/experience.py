@@ -8,26 +8,6 @@ import jax.numpy as jnp
 
 from podium.losses import masked
 from podium.losses.ppo import KlKind, gae, kl_estimate, token_rewards
-from podium.models.text import Text
-
-
-class Rollout(NamedTuple):
-    """Prompts with their sampled responses.
-
-    finished: boolean [batch], the response ended by itself. trunk_states: what the layers that networks on the policy's
-    base share made of the text, or None; trunk_ending: of the ending that a scored text has where the response has
-    none.
-    """
-
-    text: Text
-    finished: jax.Array
-    trunk_states: jax.Array | None = None
-    trunk_ending: jax.Array | None = None
-
-    @property
-    def response_mask(self) -> jax.Array:
-        """True at the tokens that were sampled, [batch, response]."""
-        return self.text.response_mask
 
 
 class ScoreScale(NamedTuple):

@@ -7,7 +7,7 @@ from podium.data.batches import Padded, batch_indices, pad_left
 from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.models import Model
-from podium.rlhf.ppo import Prompts
+from podium.rlhf.rollout import Prompts
 
 # Prompt widths are rounded up to this.
 WIDTH_STEP = 8

@@ -10,11 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from podium.rlhf import placement
-from podium.rlhf.experience import Rollout, ScoreScale
+from podium.rlhf.experience import ScoreScale
 from podium.rlhf.networks import Network
-from podium.rlhf.ppo import Frozen, PpoSpec, PpoState, ScoreFn, roll_out
+from podium.rlhf.ppo import ScoreFn
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.reward import fold_normalisation
+from podium.rlhf.rollout import Rollout, roll_out, trunk_of
+from podium.rlhf.spec import PpoSpec
+from podium.rlhf.state import Frozen, PpoState
 from podium.rlhf.text_scoring import HostScorer, Scorer
 from podium.training.progress import Progress
 
@@ -27,7 +30,7 @@ def reward_scores(network: Network, spec: PpoSpec) -> ScoreFn:
     """
 
     def score(frozen: Frozen, rollout: Rollout) -> jax.Array:
-        text, trunk = rollout.text, spec.trunk(rollout)
+        text, trunk = rollout.text, trunk_of(spec, rollout)
         if spec.ending:
             text = text.with_ending(spec.ending, ~rollout.finished)
             if trunk is not None:

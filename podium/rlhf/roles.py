@@ -16,8 +16,9 @@ from podium.models.heads import init_head
 from podium.models.lora import lora_spec, merge_adapter
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
-from podium.rlhf.ppo import Frozen, PpoSpec
 from podium.rlhf.reward import fold_normalisation
+from podium.rlhf.spec import PpoSpec
+from podium.rlhf.state import Frozen
 
 
 @dataclass(frozen=True)

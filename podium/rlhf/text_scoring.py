@@ -17,10 +17,10 @@ from podium.errors import UserError
 from podium.models import Model
 from podium.models.packing import Example, Packed, enclosing, pack, size
 from podium.rlhf import placement
-from podium.rlhf.experience import Rollout
 from podium.rlhf.networks import Network
-from podium.rlhf.ppo import Frozen
+from podium.rlhf.rollout import Rollout
 from podium.rlhf.scoring import encode_text
+from podium.rlhf.state import Frozen
 
 # Widths are rounded up to this, so that answers of all lengths meet few compiled programs.
 WIDTH_STEP = 64

@@ -30,12 +30,13 @@ from podium.models.family import init_adapter
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
 from podium.rlhf import comparisons, demonstrations, placement
-from podium.rlhf.experience import Rollout
 from podium.rlhf.networks import Network
-from podium.rlhf.ppo import Frozen, PpoState, init_state, learn
+from podium.rlhf.ppo import learn
 from podium.rlhf.reward import make_reward_step
 from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.rollout import Rollout
 from podium.rlhf.sft import make_sft_step
+from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.training.optimizer import make_optimizer
 from support import folders
 

@@ -14,11 +14,12 @@ from podium.models.heads import init_head
 from podium.models.lora import lora_spec
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.ppo import learn, roll_out
-from podium.rlhf.ppo_training import PpoRun, place
+from podium.rlhf.ppo import learn
+from podium.rlhf.program import place
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
 from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.rollout import roll_out
 from podium.rlhf.scoring import encode_answers, score, score_ids
 from support import folders
 
@@ -64,9 +65,10 @@ class Run:
         self.prompts = [tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in words]
         self.batches = PromptBatches.of(self.prompts, ROWS, 0, tokenizer.pad_id)
         self.mesh = make_mesh(devices=jax.devices()[:1])
-        run = PpoRun(config, 0, self.mesh, folder, str(folder), "", folder / "rollouts.jsonl")
         self.optimizers = {name: optax.sgd(1e-3) for name in roles.weights}
-        self.frozen, self.state = place(roles, self.spec, self.optimizers, run)
+        self.frozen, self.state = place(
+            roles, self.spec, self.optimizers, kl_coef=config.kl_coef, seed=0, mesh=self.mesh
+        )
         self.score = reward_scores(roles.reward, self.spec)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), self.batches.at([0], 1))
         self.rollout = jax.jit(lambda state, prompts: roll_out(self.spec, self.frozen.bases, state, prompts))(

@@ -13,8 +13,9 @@ from podium.parallel.rows import rows_apart
 from podium.rlhf import placement
 from podium.rlhf.experience import RewardSpec, adjust_scores
 from podium.rlhf.networks import Network
-from podium.rlhf.ppo import Frozen, PpoState, init_state, make_step
-from podium.rlhf.ppo_training import over_mesh
+from podium.rlhf.ppo import make_step
+from podium.rlhf.program import over_mesh
+from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.training.optimizer import make_optimizer
 from support import tiny
 from support.bounds import check_reordered

@@ -11,10 +11,11 @@ from podium.models import Model
 from podium.models.config import NetworkConfig
 from podium.models.family import init_params
 from podium.models.heads import init_head
-from podium.rlhf.ppo import init_state, make_step
-from podium.rlhf.ppo_training import step_operations
+from podium.rlhf.ppo import make_step
+from podium.rlhf.program import step_operations
 from podium.rlhf.rewards import reward_scores
 from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.state import init_state
 from podium.training.optimizer import configured
 from support import tiny
 

@@ -11,7 +11,9 @@ from podium.models.heads import init_head
 from podium.models.lora import LoraSpec
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network
-from podium.rlhf.ppo import Frozen, PpoSpec, Prompts
+from podium.rlhf.rollout import Prompts
+from podium.rlhf.spec import PpoSpec
+from podium.rlhf.state import Frozen
 
 CONFIG = TransformerConfig(
     vocab_size=96,
