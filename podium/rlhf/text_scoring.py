@@ -90,7 +90,7 @@ class FunctionScorer(HostScorer):
             )
         )
         if len(given) != len(rows):
-            raise UserError(f"reward function: {len(given)} numbers for {len(rows)} completions; return one for each")
+            raise UserError(f"reward function: {len(given)} values for {len(rows)} completions; return one for each")
         try:
             return np.array([0.0 if value is None else float(value) for value in given], np.float32)
         except (TypeError, ValueError) as error:
