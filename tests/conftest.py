@@ -1,6 +1,9 @@
 """Settings of every test: eight CPU devices, strict dtypes, no rank promotion, warnings are errors."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before the first import of jax and of anything that starts threads: tests never touch an accelerator or a network.
@@ -12,6 +15,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A user's own flags, such as --xla_cpu_max_isa=AVX2, are added to.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+# What one process has compiled, the others of the same run load: many start the same tiny stages.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED = tempfile.mkdtemp(prefix="podium-compiled-")
+    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis
 import jax

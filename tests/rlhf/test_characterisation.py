@@ -131,12 +131,14 @@ def train(case: Case) -> dict[str, Any]:
     """Run the steps of a case; return its metrics, step by step, and the figures of what was trained."""
     what, kind, form, critic, devices = case
     mesh = make_mesh(**MESHES[devices], devices=jax.devices()[:devices])
+    model, lora = model_of(kind, form == "lora"), form == "lora"
+    if what == "ppo":
+        return train_ppo(model, lora, critic, mesh)
     with placement.on(mesh):
-        run = train_ppo if what == "ppo" else train_alone
-        return run(what, model_of(kind, form == "lora"), form == "lora", critic, mesh)
+        return train_alone(what, model, lora, mesh)
 
 
-def train_alone(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> dict[str, Any]:
+def train_alone(what: str, model: Model, lora: bool, mesh: Any) -> dict[str, Any]:
     """Fine-tuning or a reward model, on two micro-batches a step."""
     network = Network(model.config, LORA if lora else None, "base" if lora else None)
     bases = placement.place_weights(mesh, Network(model.config), {"base": model.params}) if lora else {}
@@ -168,7 +170,7 @@ def train_alone(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> 
     return report(metrics, {"model": figures(model, jax.device_get(state.weights))})
 
 
-def train_ppo(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> dict[str, Any]:
+def train_ppo(model: Model, lora: bool, critic: str, mesh: Any) -> dict[str, Any]:
     """PPO's updates, two epochs of two minibatches, on given responses with given scores."""
     judge = model_of("decoder" if model.config.packing == "joined" else "encoder-decoder", False)
     reward = judge.replace(role="reward", head=head_of(judge, "reward"))
@@ -191,25 +193,27 @@ def train_ppo(what: str, model: Model, lora: bool, critic: str, mesh: Any) -> di
     if critic == "separate":
         own = weights_of(model_of(kind_of(model), lora, "critic "), lora)
         weights["critic"] = own | {"head": head_of(model, "values")}
-    networks = {"policy": roles.policy} | ({"critic": roles.critic} if roles.critic else {})
-    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in weights.items()}
-    frozen = Frozen(placement.place_weights(mesh, roles.reference, {"base": roles.frozen.bases["policy"]}), {})
-    frozen = Frozen({"policy": frozen.bases["base"]}, {})
-    optimizers = {name: optimizer(2e-3) for name in weights}
-    state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
-    slots = {
-        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name]) for name, tree in weights.items()
-    }
-    rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
-    state = PpoState(weights, slots, *rest)
-    compiled, metrics = jax.jit(functools.partial(learn, spec, optimizers)), []
-    for number in range(STEPS):
-        prompts, answers = (texts(model, ROWS, f"{part} {number}", 9) for part in ("prompts", "answers"))
-        text = Text(*pad_left(prompts, 9, model.tokenizer.pad_id), *pad_right(answers, 9, model.tokenizer.pad_id))
-        rollout = Rollout(text, np.array([len(answer) < 9 for answer in answers]))
-        scores = draw(f"scores {number}", (ROWS,), 1.0)
-        state, out = compiled(state, frozen, *placement.place_batch(mesh, (rollout, scores)))
-        metrics.append(out.metrics)
+    with placement.on(mesh):
+        networks = {"policy": roles.policy} | ({"critic": roles.critic} if roles.critic else {})
+        weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in weights.items()}
+        frozen = Frozen(placement.place_weights(mesh, roles.reference, {"base": roles.frozen.bases["policy"]}), {})
+        frozen = Frozen({"policy": frozen.bases["base"]}, {})
+        optimizers = {name: optimizer(2e-3) for name in weights}
+        state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
+        slots = {
+            name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
+            for name, tree in weights.items()
+        }
+        rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
+        state = PpoState(weights, slots, *rest)
+        compiled, metrics = jax.jit(functools.partial(learn, spec, optimizers)), []
+        for number in range(STEPS):
+            prompts, answers = (texts(model, ROWS, f"{part} {number}", 9) for part in ("prompts", "answers"))
+            text = Text(*pad_left(prompts, 9, model.tokenizer.pad_id), *pad_right(answers, 9, model.tokenizer.pad_id))
+            rollout = Rollout(text, np.array([len(answer) < 9 for answer in answers]))
+            scores = draw(f"scores {number}", (ROWS,), 1.0)
+            state, out = compiled(state, frozen, *placement.place_batch(mesh, (rollout, scores)))
+            metrics.append(out.metrics)
     trained = jax.device_get(state.weights)
     return report(metrics, {name: figures(model, tree) for name, tree in trained.items()})
 
@@ -253,7 +257,7 @@ def main() -> None:
         if name_of(case) not in kept:
             kept[name_of(case)] = train(case)
             print(name_of(case), flush=True)
-    FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
