@@ -136,7 +136,7 @@ def test_the_same_call_again_goes_on_where_it_was(model: Model, mesh: Any, tmp_p
             r"reward function: 1 values for \d+ completions; return one for each",
         ),
         (
-            lambda m: podium.train_ppo(m, lambda prompts, completions: ["x"] * len(completions), ["a", "b"], config=PPO),
+            lambda m: podium.train_ppo(m, lambda prompts, completions: ["x" for _ in prompts], ["a"], config=PPO),
             "reward function: could not convert string to float: 'x'; return a number or None for each",
         ),
     ],
