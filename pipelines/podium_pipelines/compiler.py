@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from itertools import dropwhile
 from pathlib import Path
 
@@ -13,18 +14,21 @@ from podium_pipelines.rlhf import Target, rlhf_pipeline
 from podium_pipelines.versions import Versions, known_here
 
 
-def compile_text(config: PodiumConfig, target: Target, versions: Versions | None = None) -> str:
+def compile_text(
+    config: PodiumConfig, target: Target, versions: Versions | None = None, env: Mapping[str, str] | None = None
+) -> str:
     """Return the IR YAML of a config for one target.
 
-    versions: of what tasks read beside artifacts; None takes what is known without a network. Kubeflow's text may hold
-    a second document with the platform spec; Vertex's is always one, as its client demands.
+    versions: of what tasks read beside artifacts; None takes what is known without a network. env: environment
+    variables of the tasks that leave verdict and report with the run. Kubeflow's text may hold a second document with
+    the platform spec; Vertex's is always one, as its client demands.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
         if versions is None:
             # A local run has no cache of KFP's: stages look at their files themselves.
             versions = Versions() if target == "local" else known_here(config)
-        compiler.Compiler().compile(rlhf_pipeline(config, target, versions), str(path))
+        compiler.Compiler().compile(rlhf_pipeline(config, target, versions, env or {}), str(path))
         return _without_header(path.read_text(encoding="utf-8"))
 
 

@@ -1,5 +1,6 @@
 """Runs on a cluster: what their two clients have in common, and how to follow a run."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Remote(Protocol):
 
     def logs(self, run: str) -> Iterator[str]:
         """Yield what a run's stages printed, line by line, each stage after a line with its name."""
+
+
+def run_name() -> str:
+    """Return a name for a run that is submitted now."""
+    return f"rlhf-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
 def connect(config: PodiumConfig, target: str) -> Remote:

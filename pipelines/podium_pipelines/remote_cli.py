@@ -53,14 +53,17 @@ def submit(
     remotes = require("podium_pipelines.remote")
     remotes.refuse_local(compiler.local_paths(settings), goal)
     known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
-    text = compiler.compile_text(settings, goal, known)
+    name, storage = remotes.run_name(), require("podium_pipelines.rlhf").storage_of(settings, goal)
+    text = compiler.compile_text(settings, goal, known, {"STORAGE": storage, "RUN": name} if storage else {})
     remote: Remote = remotes.connect(settings, goal)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "pipeline.yaml")
         spec.write_text(text, encoding="utf-8")
-        run = remote.submit(spec, "rlhf")
-    typer.echo(f"Run   {run}")
-    typer.echo(f"Page  {remote.address(run)}")
+        run = remote.submit(spec, name)
+    typer.echo(f"Run     {run}")
+    typer.echo(f"Page    {remote.address(run)}")
+    if storage:
+        typer.echo(f"Report  {storage.rstrip('/')}/runs/{name}/report.html, when it is evaluated")
     if wait:
         _finish(remote, run)
 

@@ -18,13 +18,17 @@ from podium_pipelines.versions import Versions, parameters_of
 Target = Literal["local", "kubeflow", "vertex"]
 
 NAME = "rlhf"
+# The tasks that leave verdict and report with the run. Vertex's cache key holds a task's environment, Kubeflow's not:
+# there only the gates, which are never cached, may be told the run's name.
+_LEAVES: Mapping[Target, tuple[str, ...]] = {"local": (), "kubeflow": ("evaluate", "gates"), "vertex": ("gates",)}
 
 
-def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions) -> BaseComponent:
+def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions, env: Mapping[str, str]) -> BaseComponent:
     """Build the pipeline of one config for one target.
 
     Its parameters are one dict per stage, with the resolved config as default, and the versions of what is read beside
-    artifacts: a run's page shows every knob and a new run can change it.
+    artifacts: a run's page shows every knob and a new run can change it. `env` are environment variables of the
+    tasks that leave something for the whole run.
 
     Raises:
         UserError: The config describes no run of the whole pipeline, or asks for what the target cannot give.
@@ -41,7 +45,11 @@ def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions) -> B
     def pipeline(*channels: Any) -> None:
         given = dict(zip(parameters, channels, strict=True))
         arguments = {stage: {"config": given[stage], **{name: given[name] for name in read[stage]}} for stage in stages}
-        _finish(config, target, versions, _tasks(arguments))
+        tasks = _tasks(arguments)
+        _finish(config, target, versions, tasks)
+        for stage in _LEAVES[target]:
+            for name, value in env.items():
+                tasks[stage].set_env_variable(name, value)
 
     # KFP reads a pipeline's parameters off its signature; which stages there are depends on the config.
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # where inspect looks first
@@ -53,7 +61,7 @@ def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions) -> B
     return dsl.pipeline(
         name=NAME,
         description="Preference data, reward model, PPO, evaluation and export.",
-        pipeline_root=_pipeline_root(config, target),
+        pipeline_root=storage_of(config, target),
     )(pipeline)
 
 
@@ -88,6 +96,7 @@ def _finish(config: PodiumConfig, target: Target, versions: Versions, tasks: Map
             later.after(earlier)
 
 
-def _pipeline_root(config: PodiumConfig, target: Target) -> str | None:
+def storage_of(config: PodiumConfig, target: Target) -> str | None:
+    """Return where runs on a target keep their artifacts; None where the config does not say."""
     roots = {"kubeflow": config.platform.kubeflow.storage, "vertex": config.platform.vertex.staging_bucket}
     return roots.get(target)

@@ -39,7 +39,7 @@ class Vertex:
             job = aiplatform.PipelineJob(
                 display_name=name,
                 template_path=str(spec),
-                job_id=f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S-%f}",
+                job_id=f"{name}-{datetime.datetime.now(datetime.UTC):%f}",
                 pipeline_root=self._settings.staging_bucket,
                 encryption_spec_key_name=self._settings.encryption_key,
                 # Label values hold no dots.

@@ -1,6 +1,7 @@
 """submit, status, cancel and logs: the real clients of Kubeflow and Vertex AI against fakes of their services."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,34 @@ def vertex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]
 def test_kubeflow_gets_the_pipeline_its_root_and_its_account(kubeflow: Service) -> None:
     result = kubeflow.submit()
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"Run   run-0\nPage  {kubeflow.server.url}/#/runs/details/run-0\n"
     run = kubeflow.fake.runs["run-0"]
+    name = run["display_name"]
+    assert re.fullmatch(r"rlhf-\d{8}-\d{6}", name)
+    assert result.stdout == (
+        f"Run     run-0\nPage    {kubeflow.server.url}/#/runs/details/run-0\n"
+        f"Report  s3://runs/runs/{name}/report.html, when it is evaluated\n"
+    )
+    told = {"STORAGE": "s3://runs", "RUN": name}
+    assert environments(run["pipeline_spec"]) == {"evaluate": told, "gates": told}
     assert run["service_account"] == "runner"
     assert run["runtime_config"]["pipeline_root"] == "s3://runs"
     assert [item["display_name"] for item in kubeflow.fake.experiments.values()] == ["podium"]
+
+
+def environments(sent: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the environment variables of each task that has some."""
+    executors = sent.get("pipeline_spec", sent)["deploymentSpec"]["executors"]
+    return {
+        name.removeprefix("exec-"): {item["name"]: item["value"] for item in one["container"]["env"]}
+        for name, one in executors.items()
+        if one["container"].get("env")
+    }
+
+
+def test_without_storage_a_run_leaves_its_report_in_its_artifacts_alone(kubeflow: Service) -> None:
+    lines = kubeflow.submit("platform.kubeflow.storage=null").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["Run", "Page"]
+    assert environments(kubeflow.fake.runs["run-0"]["pipeline_spec"]) == {}
 
 
 def test_a_changed_file_behind_a_uri_makes_another_key(kubeflow: Service, store: Any) -> None:
@@ -132,7 +156,7 @@ def test_kubeflow_in_single_user_mode_is_sent_no_namespace(kubeflow: Service) ->
 
 def test_waiting_says_each_change_once_and_leaves_out_kfp_s_own_tasks(kubeflow: Service) -> None:
     kubeflow.fake.states = ("PENDING", "RUNNING", "RUNNING", "SUCCEEDED")
-    lines = kubeflow.submit("--wait").stdout.splitlines()[2:]
+    lines = kubeflow.submit("--wait").stdout.splitlines()[3:]
     assert lines == ["prepare   running", "reward    running", "prepare   succeeded", "reward    succeeded"]
 
 
@@ -195,10 +219,14 @@ def test_vertex_gets_the_pipeline_and_the_platform_s_settings(vertex: Service) -
     (name,) = vertex.fake.jobs
     job = name.rsplit("/", 1)[1]
     assert result.stdout == (
-        f"Run   {name}\n"
-        f"Page  https://console.cloud.google.com/vertex-ai/locations/europe-west4/pipelines/runs/{job}?project=project\n"
+        f"Run     {name}\n"
+        f"Page    https://console.cloud.google.com/vertex-ai/locations/europe-west4/pipelines/runs/{job}?project=project\n"
+        f"Report  gs://runs/runs/{job.rpartition('-')[0]}/report.html, when it is evaluated\n"
     )
     sent = vertex.fake.jobs[name]
+    # Its cache key holds a task's environment: what may be cached is not told the run's name.
+    told = {"STORAGE": "gs://runs", "RUN": job.rpartition("-")[0]}
+    assert environments(sent["pipelineSpec"]) == {"gates": told}
     assert sent["runtimeConfig"]["gcsOutputDirectory"] == "gs://runs"
     assert sent["serviceAccount"] == "runner@project"
     assert sent["encryptionSpec"]["kmsKeyName"].endswith("cryptoKeys/k")
@@ -206,7 +234,7 @@ def test_vertex_gets_the_pipeline_and_the_platform_s_settings(vertex: Service) -
 
 
 def test_vertex_status_wait_and_cancel(vertex: Service) -> None:
-    assert vertex.submit("--wait").stdout.splitlines()[2:] == ["prepare   succeeded"]
+    assert vertex.submit("--wait").stdout.splitlines()[3:] == ["prepare   succeeded"]
     (name,) = vertex.fake.jobs
     vertex.fake.looks[name] = 0
     assert vertex.on("status", name).stdout == "prepare   succeeded\nrun       running\n"
