@@ -66,14 +66,14 @@ def their_continuation(torch: Any, model: Any, prompt: Ids, tokens: int) -> list
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="room")
 def _prefill(config: Any, params: Any, ids: jax.Array, mask: jax.Array, *, room: int) -> Any:
-    passed = family.prefill(config, params, ids, mask, room=room)
-    return family.logits(config, params, passed.x), passed.cache
+    out = family.prefill(config, params, ids, mask, room=room)
+    return family.logits(config, params, out.states), out.cache
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(config: Any, params: Any, ids: jax.Array, cache: Any, step: jax.Array) -> Any:
-    passed = family.decode_step(config, params, ids, cache, step=step)
-    return family.logits(config, params, passed.x), passed.cache
+    out = family.decode_step(config, params, ids, cache, step=step)
+    return family.logits(config, params, out.states), out.cache
 
 
 def continue_greedily(model: Model, prompts: Sequence[Ids], tokens: int) -> tuple[list[list[int]], np.ndarray]:
