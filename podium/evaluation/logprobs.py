@@ -10,6 +10,7 @@ import numpy as np
 
 from podium.data.batches import pad_left, pad_right
 from podium.generation.sampler import WIDTH_STEP
+from podium.losses.chunks import over_columns
 from podium.losses.logprobs import token_logprobs
 from podium.losses.masked import fill
 from podium.models import family
@@ -74,8 +75,13 @@ def _sums(
     lora: LoraSpec | None,
     temperatures: tuple[float, ...],
 ) -> jax.Array:
-    """Sum per temperature and row over the answer; logits exist at its positions only."""
+    """Sum per temperature and row over the answer."""
     states = family.response_states(config, params, text, adapter=adapter, lora=lora)
-    logits = family.logits(config, params, states)
+
+    def logprobs(states: jax.Array, ids: jax.Array) -> tuple[jax.Array, ...]:
+        logits = family.logits(config, params, states)
+        return tuple(token_logprobs(logits, ids, temperature=t) for t in temperatures)
+
     tokens, counts = text.response_ids, text.response_mask
-    return jnp.stack([fill(token_logprobs(logits, tokens, temperature=t), counts).sum(axis=1) for t in temperatures])
+    found = over_columns(logprobs, states, tokens, vocab=config.vocab_size)
+    return jnp.stack([fill(one, counts).sum(axis=1) for one in found])

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from podium.losses.logprobs import token_logprobs
+from podium.losses.chunks import over_columns
+from podium.losses.logprobs import entropy, token_logprobs
 from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.models.heads import HEAD_AXES, apply_head
@@ -79,18 +80,36 @@ class Network:
     def logits(self, bases: Bases, weights: Weights, states: jax.Array) -> jax.Array:
         return family.logits(self.config, self.params(bases, weights), states)
 
-    def response_logprobs(
-        self,
-        bases: Bases,
-        weights: Weights,
-        text: Text,
-        *,
-        temperature: float,
-        trunk: Trunk | None = None,
+    def token_logprobs(
+        self, bases: Bases, weights: Weights, states: jax.Array, ids: jax.Array, *, temperature: float = 1.0
     ) -> jax.Array:
-        """Log-probabilities [batch, response]; logits at response positions only."""
+        """Log-probabilities [rows, time] of the ids [rows, time] that the states predict."""
+
+        def logprobs(states: jax.Array, ids: jax.Array) -> jax.Array:
+            return token_logprobs(self.logits(bases, weights, states), ids, temperature=temperature)
+
+        found: jax.Array = over_columns(logprobs, states, ids, vocab=self.config.vocab_size)
+        return found
+
+    def token_statistics(
+        self, bases: Bases, weights: Weights, states: jax.Array, ids: jax.Array, *, temperature: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-probabilities of the ids and entropies, each [rows, time]; entropies are constants to the gradient."""
+
+        def statistics(states: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits = self.logits(bases, weights, states)
+            entropies = entropy(jax.lax.stop_gradient(logits), temperature=temperature)
+            return token_logprobs(logits, ids, temperature=temperature), entropies
+
+        logprobs, entropies = over_columns(statistics, states, ids, vocab=self.config.vocab_size)
+        return logprobs, entropies
+
+    def response_logprobs(
+        self, bases: Bases, weights: Weights, text: Text, *, temperature: float, trunk: Trunk | None = None
+    ) -> jax.Array:
+        """Log-probabilities [batch, response]."""
         states = self.response_states(bases, weights, text, trunk=trunk)
-        return token_logprobs(self.logits(bases, weights, states), text.response_ids, temperature=temperature)
+        return self.token_logprobs(bases, weights, states, text.response_ids, temperature=temperature)
 
     def _trunk(self, trunk: Trunk | None) -> Trunk | None:
         return trunk if trunk is not None and trunk.base == self.base else None

@@ -7,16 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from podium.losses.logprobs import token_logprobs
 from podium.losses.masked import fill
 from podium.models.packing import Packed
 from podium.rlhf.networks import Bases, Network, Weights
-from podium.training.accumulate import sum_over
 from podium.training.step import TrainState, make_train_step
-
-# Logits exist for so many columns of the rows at a time, and again in the backward pass: whole, they would be the
-# largest arrays of the step.
-COLUMNS = 128
 
 
 class DemonstrationBatch(NamedTuple):
@@ -33,24 +27,8 @@ class DemonstrationBatch(NamedTuple):
 def weighted_nll(network: Network, bases: Bases, weights: Weights, batch: DemonstrationBatch) -> jax.Array:
     """Sum of weight * -log p(target) over all places, float32."""
     states = network.packed_states(bases, weights, batch.packed)
-    parts = (states, batch.targets, batch.weight)
-
-    def nll(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        states, targets, weight = part
-        logprobs = token_logprobs(network.logits(bases, weights, states), targets)
-        return -jnp.sum(fill(logprobs, weight > 0) * weight)
-
-    if states.shape[1] <= COLUMNS:
-        return nll(parts)
-    return sum_over(jax.checkpoint(nll), jax.tree.map(_columns, parts))
-
-
-def _columns(array: jax.Array) -> jax.Array:
-    """Cut [rows, width, ...] into [parts, rows, COLUMNS, ...]: along the width, so that rows stay on their devices."""
-    rows, width, *rest = array.shape
-    parts = -(-width // COLUMNS)
-    padded = jnp.pad(array, [(0, 0), (0, parts * COLUMNS - width), *[(0, 0)] * len(rest)])
-    return jnp.moveaxis(padded.reshape(rows, parts, COLUMNS, *rest), 1, 0)
+    logprobs = network.token_logprobs(bases, weights, states, batch.targets)
+    return -jnp.sum(fill(logprobs, batch.weight > 0) * batch.weight)
 
 
 def make_sft_step(

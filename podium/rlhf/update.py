@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from podium.losses import masked
-from podium.losses.logprobs import entropy, token_logprobs
 from podium.models.heads import apply_head
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Experience, make_experience
@@ -45,14 +44,14 @@ def _evaluate(
         return network.response_states(bases, trained, rollout.text, trunk=trunk_of(spec, rollout))
 
     hidden = states(spec.policy, weights["policy"])
-    logits = spec.policy.logits(bases, weights["policy"], hidden)
-    temperature = spec.sampling.temperature
-    logprobs = token_logprobs(logits, rollout.text.response_ids, temperature=temperature)
+    logprobs, entropies = spec.policy.token_statistics(
+        bases, weights["policy"], hidden, rollout.text.response_ids, temperature=spec.sampling.temperature
+    )
     if spec.critic is None:
         values = apply_head(weights["policy"]["head"], hidden)
     else:
         values = apply_head(weights["critic"]["head"], states(spec.critic, weights["critic"]))
-    return logprobs, values, entropy(jax.lax.stop_gradient(logits), temperature=temperature)
+    return logprobs, values, entropies
 
 
 def _evaluate_in_parts(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from podium.losses import chunks
 from podium.models.lora import LoraSpec
 from podium.parallel.mesh import make_mesh
 from podium.parallel.rows import rows_apart
@@ -103,6 +104,19 @@ def test_micro_batches_add_up_to_the_minibatch() -> None:
     assert len(set(lengths.tolist())) > 1
     check_close(results[0][0].weights, results[1][0].weights)
     check_close(results[0][1].metrics, results[1][1].metrics)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_logits_in_parts_change_no_step(minibatches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for columns in (None, 2):
+        if columns:
+            monkeypatch.setattr(chunks, "LOGITS_PER_ROW", columns * tiny.CONFIG.vocab_size)
+        step, state, frozen = set_up(tiny.ppo_spec(num_mini_batches=minibatches))
+        results.append(step(state, frozen, tiny.prompts(8)))
+    check_close(results[0][0].weights, results[1][0].weights)
+    check_close(results[0][1].metrics, results[1][1].metrics)
+    assert float(results[1][1].updates["val/ratio"][0]) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_layers_below_the_adapters_are_computed_once_with_the_same_result() -> None:

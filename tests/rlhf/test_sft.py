@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from podium.data.batches import pad_left, pad_right
+from podium.losses import chunks
 from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.models.packing import Size
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
-from podium.rlhf import placement, sft
+from podium.rlhf import placement
 from podium.rlhf.demonstrations import Demonstration, PackedRow, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.sft import DemonstrationBatch, make_sft_step, weighted_nll
@@ -68,7 +69,7 @@ def test_the_loss_is_that_of_each_demonstration_alone(
     config: NetworkConfig, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside one row for each through the unpacked path, and a softmax in Python floats."""
-    monkeypatch.setattr(sft, "COLUMNS", columns)
+    monkeypatch.setattr(chunks, "LOGITS_PER_ROW", columns * config.vocab_size)
     params, shown = tiny.params(config=config), demonstrations()
     prompts = pad_left([one.prompt for one in shown], 8, tiny.PAD)
     text = Text(*prompts, *pad_right([one.response for one in shown], 8, tiny.PAD))  # type: ignore[arg-type]  # NumPy
@@ -145,7 +146,7 @@ def test_eight_devices_give_the_result_of_one(
     kind: str, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.CONFIGS[kind]
-    monkeypatch.setattr(sft, "COLUMNS", 12)
+    monkeypatch.setattr(chunks, "LOGITS_PER_ROW", 12 * config.vocab_size)
     batch = split(lessons(config, ALONE), 1)
     check_reordered(
         step_once(batch, config, make_mesh(devices=jax.devices()[:1])), step_once(batch, config, make_mesh(**sizes))
