@@ -92,8 +92,6 @@ def test_a_function_is_called_as_trl_calls_its_own(model: Model, mesh: Any, tmp_
 
 
 def test_ppo_follows_a_function(model: Model, mesh: Any, tmp_path: Path) -> None:
-    """Seen to fail: with the scores of another row's answer."""
-
     def few_a(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         return [-float(len(completion)) for completion in completions]
 
