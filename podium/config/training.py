@@ -9,6 +9,7 @@ from podium.config.model import LoraConfig
 
 Schedule = Literal["constant", "linear", "cosine"]
 Resume = Literal["auto", "never"]
+Remat = Literal["auto", "none", "dots", "full"]
 
 
 class TrainingConfig(Section):
@@ -21,6 +22,11 @@ class TrainingConfig(Section):
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
     gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
     lora: LoraConfig | None = Field(None, description="Adapters ({} takes the defaults); null trains all weights.")
+    remat: Remat = Field(
+        "auto",
+        description="What the backward pass computes again to save memory: nothing, all but products with weights "
+        "(dots), or all of each layer (full); auto: none on a CPU, full on an accelerator.",
+    )
     save_steps: Positive = Field(100, description="Optimizer steps between checkpoints.")
     save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")

@@ -38,6 +38,7 @@ def answer_logprobs(
     """
     if len(prompt_ids) != len(answer_ids):
         raise ValueError(f"{len(prompt_ids)} prompts for {len(answer_ids)} answers")
+    model = model.frozen()
     sums = np.zeros((len(temperatures), len(answer_ids)))
     order = sorted(range(len(answer_ids)), key=lambda row: (len(prompt_ids[row]), len(answer_ids[row]), row))
     for start in range(0, len(order), batch_size):

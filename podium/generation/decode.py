@@ -58,7 +58,8 @@ class _Decoder:
         self, responses: Responses, states: jax.Array, step: jax.Array, done: jax.Array
     ) -> tuple[Responses, jax.Array, jax.Array]:
         """Choose a token per row and write it; returns (responses, ids, rows that are done now)."""
-        ids, logprobs = choose(family.logits(self.config, self.params, states), self.uniform[step], self.sampling)
+        logits = family.logits(self.config, self.params, states)
+        ids, logprobs = choose(logits, self.uniform[step], self.sampling, self.config.implementation)
         ids = jnp.where(done, self.pad_id, ids)
         ended = jnp.any(ids[:, None] == jnp.asarray(self.eos_ids, ids.dtype)[None, :], axis=-1) & ~done
 

@@ -11,7 +11,7 @@ from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
-from podium.models.config import NetworkConfig
+from podium.ops.loops import decode_unrolled
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -20,9 +20,6 @@ Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 
 # Prompt widths are rounded up to a multiple of this: few compiled programs, little padding.
 WIDTH_STEP = 32
-
-# Layers that a decode step on a CPU is unrolled for.
-MAX_UNROLLED_DECODE = 32
 
 
 class Completions(NamedTuple):
@@ -33,15 +30,6 @@ class Completions(NamedTuple):
     finish_reasons: list[str]
     num_tokens: list[int]
     prompt_ids: list[list[int]]
-
-
-def unroll_decode(config: NetworkConfig) -> bool:
-    """Unroll the decode step over the layers of a shallow model on a CPU.
-
-    There the scan copies every layer's weights for every token. A deep model pays more for the unrolled program than
-    it gains: compiling 30 layers takes minutes, scanned it takes seconds.
-    """
-    return jax.default_backend() == "cpu" and config.layers <= MAX_UNROLLED_DECODE
 
 
 @functools.partial(
@@ -69,7 +57,7 @@ def generate(
     is greedy. `progress(done, total)` is called after every batch. Raises UserError for a prompt that, with its
     answer, is longer than the model's context.
     """
-    tokenizer = model.tokenizer
+    model, tokenizer = model.frozen(), model.tokenizer
     encoded = [_encode(tokenizer, prompt) for prompt in prompts]
     _check_lengths(encoded, max_new_tokens, model.config.max_position)
     key = jax.random.key(seed)
@@ -95,7 +83,7 @@ def generate(
                 sampling=Sampling(temperature, top_k, top_p),
                 eos_ids=tokenizer.eos_ids,
                 pad_id=tokenizer.pad_id,
-                unroll=unroll_decode(model.config),
+                unroll=decode_unrolled(model.config.layers, model.config.implementation),
             )
         )
         for place, row in enumerate(rows):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
+from podium.models.precision import in_compute_type
 
 if TYPE_CHECKING:
     from podium.data.tokenizer import Tokenizer
@@ -39,6 +40,11 @@ class Model:
     base: str = ""
     base_digest: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def frozen(self) -> "Model":
+        """Give the model with its weights in the type it computes in, for use without training."""
+        params, adapter = (in_compute_type(tree, self.config.dtype) for tree in (self.params, self.adapter))
+        return self.replace(params=params, adapter=adapter)
 
     def replace(self, **changes: Any) -> "Model":
         return dataclasses.replace(self, **changes)

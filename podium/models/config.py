@@ -4,7 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu"]
+from podium.models.remat import Policy
+from podium.ops.activation import Activation
+from podium.ops.platform import Implementation, resolve
+
 # How prompts and responses are laid out in packed rows: see `packing.py`.
 Packing = Literal["joined", "apart", "whole"]
 
@@ -42,6 +45,8 @@ class BlockConfig:
     rope_interleaved: pairs of neighbouring dimensions are rotated in place of halves (Cohere).
     query_scale: what scores are multiplied by; None is head_dim^-0.5. attention_softcap: scores become
     cap * tanh(score / cap) (Gemma 2).
+    dtype: what is computed in. implementation: whose variants of the operations are used; remat: what the backward pass
+    keeps of a layer. Neither changes a formula.
     """
 
     vocab_size: int
@@ -67,6 +72,8 @@ class BlockConfig:
     attention_softcap: float | None = None
     logits_scale: float = 1.0
     dtype: str = "float32"
+    implementation: Implementation = "auto"
+    remat: Policy = "none"
 
     def replace(self, **changes: object) -> Self:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # fields are checked by the constructor
@@ -100,7 +107,8 @@ class TransformerConfig(BlockConfig):
 
     @property
     def packing(self) -> Packing:
-        return "joined"
+        # The kernel for TPUs tells texts apart by segments alone, and has no branches behind a shared prompt.
+        return "whole" if resolve(self.implementation) == "tpu" else "joined"
 
     @property
     def lead(self) -> tuple[int, ...]:

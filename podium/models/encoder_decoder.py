@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from podium.models import parts
-from podium.models.attention import Attention, Cached, Context, KeyValues, open_caches
+from podium.models.attention import Attention, Context
 from podium.models.config import BlockConfig, EncoderDecoderConfig
 from podium.models.heads import last_token
 from podium.models.layers import INIT_STD, MLP, Norm
@@ -21,6 +21,9 @@ from podium.models.packing import Packed
 from podium.models.parts import Part, Parts, bind, final_norm
 from podium.models.stack import Block, Caches, Span, run
 from podium.models.text import ForwardOutput, Text
+from podium.ops.attention import LayerCache, Memory, open_caches
+from podium.ops.bias import relative_bias
+from podium.ops.types import Segments, Visibility
 from podium.parallel.sharding import constrain
 
 Tree = Any
@@ -40,15 +43,15 @@ class CrossContext(NamedTuple):
 class CrossMemory(NamedTuple):
     """Keys and values of the tokens read so far, and of the prompt."""
 
-    own: KeyValues | Cached
-    prompt: KeyValues | Cached
+    own: Memory
+    prompt: Memory
 
 
 class CrossCache(NamedTuple):
     """The same, as decode steps look at it."""
 
-    own: Cached
-    prompt: Cached
+    own: LayerCache
+    prompt: LayerCache
 
 
 class Cache(NamedTuple):
@@ -85,7 +88,7 @@ class CrossBlock(nnx.Module):
         """Return a CrossMemory too; where there is a cache, the tokens' part alone: the prompt's stays as it is."""
         mixed, own = self.attention(self.attention_norm(x), context.own, None if cache is None else cache.own)
         x = x + mixed
-        prompt: KeyValues | Cached
+        prompt: Memory
         if cache is None:
             assert context.states is not None, "without a cache the prompt's states are given"
             prompt = self.cross_attention.project_kv(context.states)
@@ -147,16 +150,9 @@ def position_buckets(distance: np.ndarray, config: EncoderDecoderConfig, *, both
 
 
 def _bias(config: EncoderDecoderConfig, stack: Tree, time: int, *, both_ways: bool) -> jax.Array:
-    """Bias float32 [heads, time, time]. Texts are contiguous, so that places differ as positions do.
-
-    Without a look-up, whose gradient XLA for CPUs adds up one number after the other: a small product gives the bias of
-    each distance, and rows of a period of 2 * time, cut into rows one shorter, move on by one place each.
-    """
-    distances = np.concatenate([np.arange(time), [0], np.arange(1 - time, 0)])
-    chosen = np.eye(config.position_buckets, dtype=np.float32)[position_buckets(distances, config, both_ways=both_ways)]
-    by_distance = jnp.einsum("db,bh->hd", jnp.asarray(chosen), stack["position_bias"]["table"].astype(jnp.float32))
-    turned = jnp.tile(by_distance, (1, time))[:, : time * (2 * time - 1)]
-    return turned.reshape(-1, time, 2 * time - 1)[:, :, :time]
+    """Bias float32 [heads, time, time]. Texts are contiguous, so that places differ as positions do."""
+    buckets = position_buckets(np.arange(1 - time, time), config, both_ways=both_ways)
+    return relative_bias(stack["position_bias"]["table"], buckets, config.implementation)
 
 
 def _step_bias(config: EncoderDecoderConfig, stack: Tree, slot: jax.Array, slots: int) -> jax.Array:
@@ -190,7 +186,7 @@ def _encode(
 ) -> jax.Array:
     """States [batch, prompt, embed]; visible: boolean [batch, prompt or 1, prompt]."""
     stack = params["encoder"]
-    context = Context(visible, bias=_bias(config, stack, ids.shape[1], both_ways=True))
+    context = Context(Visibility(visible), bias=_bias(config, stack, ids.shape[1], both_ways=True))
     span = Span(Block, config, lora, config.encoder_layers)
     out = run(span, stack["blocks"], _blocks(adapter, "encoder"), _embed(config, params, ids), context)
     return _norm(config, stack, out.states)
@@ -233,9 +229,10 @@ def _read(
     batch = response_ids.shape[0]
     ids = jnp.concatenate([jnp.full((batch, 1), config.start_id, response_ids.dtype), response_ids], axis=1)
     mask = jnp.concatenate([jnp.ones((batch, 1), bool), response_mask], axis=1)
-    own = Context(_causal(mask), bias=_bias(config, params["decoder"], ids.shape[1], both_ways=False))
-    context = CrossContext(own, Context(text.prompt_mask[:, None, :]), states)
-    return _decode(config, params, ids, context, adapter, lora).states
+    own = Context(Visibility(_causal(mask)), bias=_bias(config, params["decoder"], ids.shape[1], both_ways=False))
+    segments = Segments(jnp.ones(ids.shape, jnp.int32), text.prompt_mask.astype(jnp.int32), packed=False)
+    cross = Context(Visibility(text.prompt_mask[:, None, :], segments))
+    return _decode(config, params, ids, CrossContext(own, cross, states), adapter, lora).states
 
 
 def response_states(
@@ -284,8 +281,9 @@ def packed_states(
     prompt_visible = same(packed.prompt_segment, packed.prompt_segment) & packed.prompt_mask[:, None, :]
     states = _encode(config, params, packed.prompt_ids, prompt_visible, adapter, lora)
     visible = _causal(packed.mask) & same(packed.segment, packed.segment) & same(packed.branch, packed.branch)
-    own = Context(visible, bias=_bias(config, params["decoder"], packed.ids.shape[1], both_ways=False))
-    cross = Context(same(packed.segment, packed.prompt_segment) & packed.prompt_mask[:, None, :])
+    own = Context(Visibility(visible), bias=_bias(config, params["decoder"], packed.ids.shape[1], both_ways=False))
+    cross_visible = same(packed.segment, packed.prompt_segment) & packed.prompt_mask[:, None, :]
+    cross = Context(Visibility(cross_visible, Segments(packed.segment, packed.prompt_segment, packed=True)))
     return _decode(config, params, packed.ids, CrossContext(own, cross, states), adapter, lora).states
 
 
@@ -303,15 +301,14 @@ def prefill(
     states = _encode(config, params, prompt_ids, prompt_mask[:, None, :], adapter, lora)
     batch = prompt_ids.shape[0]
     first = jnp.ones((batch, 1), bool)
-    own = Context(first[:, None, :], bias=_bias(config, params["decoder"], 1, both_ways=False))
-    context = CrossContext(own, Context(prompt_mask[:, None, :]), states)
+    own = Context(Visibility(first[:, None, :]), bias=_bias(config, params["decoder"], 1, both_ways=False))
+    context = CrossContext(own, Context(Visibility(prompt_mask[:, None, :])), states)
     start = jnp.full((batch, 1), config.start_id, prompt_ids.dtype)
     out = _decode(config, params, start, context, adapter, lora, keep=True)
     tokens, prompt = _apart(out.cache)
     filled = jnp.pad(first, ((0, 0), (0, room)))
-    return ForwardOutput(
-        out.states[:, 0], Cache(open_caches(tokens, room), open_caches(prompt, 0), filled, prompt_mask)
-    )
+    caches = open_caches(tokens, room, config.implementation), open_caches(prompt, 0, config.implementation)
+    return ForwardOutput(out.states[:, 0], Cache(*caches, filled, prompt_mask))
 
 
 def _apart(caches: Caches) -> tuple[Caches, Caches]:
@@ -322,7 +319,7 @@ def _apart(caches: Caches) -> tuple[Caches, Caches]:
 
 
 def _together(own: Caches, prompt: Caches) -> Caches:
-    if isinstance(own, Cached):
+    if isinstance(own, LayerCache):
         return CrossCache(own, prompt)
     return tuple(map(CrossCache, own, prompt))
 
@@ -341,7 +338,8 @@ def decode_step(
     now = jnp.ones((ids.shape[0], 1), bool)
     filled = jax.lax.dynamic_update_slice_in_dim(cache.filled, now, slot, axis=1)
     bias = _step_bias(config, params["decoder"], slot, filled.shape[1])
-    context = CrossContext(Context(filled[:, None, :], bias=bias, slot=slot), Context(cache.prompt_mask[:, None, :]))
+    own = Context(Visibility(filled[:, None, :]), bias=bias, slot=slot)
+    context = CrossContext(own, Context(Visibility(cache.prompt_mask[:, None, :])))
     caches = _together(cache.own, cache.prompt)
     out = _decode(config, params, ids[:, None], context, adapter, lora, caches, keep=True)
     return ForwardOutput(out.states[:, 0], Cache(out.cache, cache.prompt, filled, cache.prompt_mask))

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from podium.models import encoder_decoder, transformer
 from podium.models.config import NetworkConfig, TransformerConfig
-from podium.models.layers import contract
 from podium.models.lora import LoraSpec, stack_depth
 from podium.models.packing import Packed
 from podium.models.text import ForwardOutput, Text, Trunk
+from podium.ops.linear import contract
 
 Tree = Any
 
@@ -148,6 +148,6 @@ def logits(config: NetworkConfig, params: Tree, hidden: jax.Array) -> jax.Array:
     if config.tie_embeddings:
         logits = jnp.einsum("...d,vd->...v", hidden, params["embedder"]["table"].astype(hidden.dtype))
     else:
-        logits = contract(hidden, params["lm_head"]["kernel"].astype(hidden.dtype), 1)
+        logits = contract(hidden, params["lm_head"]["kernel"].astype(hidden.dtype), 1, config.implementation)
     cap = config.logits_softcap if isinstance(config, TransformerConfig) else None
     return logits if cap is None else cap * jnp.tanh(logits / cap)

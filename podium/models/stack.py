@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from podium.models.attention import Attention, Cached, Context, KeyValues
+from podium.models.attention import Attention, Context
 from podium.models.config import BlockConfig
 from podium.models.layers import MLP, Norm
 from podium.models.lora import LoraSpec, overlay
 from podium.models.parts import Build, bind
+from podium.models.remat import rematerialised
 from podium.models.text import ForwardOutput
+from podium.ops.attention import LayerCache, Memory
+from podium.ops.loops import scan_unrolled
+from podium.ops.types import Alternating, Visibility
 from podium.parallel.sharding import constrain
-
-# So few layers are unrolled: a scan copies what the backward pass keeps into arrays for all layers, and out again.
-MAX_UNROLLED = 8
 
 Tree = Any
 Caches = Any  # a pytree per layer: stacked along a leading layers dimension, or a tuple with one per layer
@@ -41,7 +42,7 @@ class Block(nnx.Module):
         self.attention_post_norm = Norm(config) if config.sandwich_norms else None
         self.mlp_post_norm = Norm(config) if config.sandwich_norms else None
 
-    def __call__(self, x: jax.Array, context: Context, cache: Cached | None) -> tuple[jax.Array, KeyValues | Cached]:
+    def __call__(self, x: jax.Array, context: Context, cache: LayerCache | None) -> tuple[jax.Array, Memory]:
         normed = self.attention_norm(x)
         mixed, memory = self.attention(normed, context, cache)
         if self.mlp_norm is None:
@@ -76,7 +77,6 @@ def run(
     first: int = 0,
     trunk_layers: int = 0,
     keep: bool = False,
-    remat: bool = False,
 ) -> ForwardOutput:
     """Run the layers from `first` on: those below the adapter's as they are, the others with it.
 
@@ -96,21 +96,19 @@ def run(
             pairs = zip(part, extra, strict=True) if isinstance(part, tuple) else ()
             part = tuple(overlay(*pair) for pair in pairs) or overlay(part, extra)
         cache = None if caches is None else _layers(caches, low, high, total)
-        layer = _layer(span._replace(lora=spec), contexts, keep=keep, remat=remat)
-        x, memories = _run_layers(layer, part, x, cache, span.sliding[low:high], keep=keep)
+        layer = _layer(span._replace(lora=spec), contexts, keep=keep)
+        x, memories = _run_layers(layer, part, x, cache, span.sliding[low:high], span.config, keep=keep)
         kept = _join(kept, memories)
         trunk_states = x if high == trunk_layers else trunk_states
     return ForwardOutput(x, kept, trunk_states)
 
 
-def _layer(span: Span, contexts: Any, *, keep: bool, remat: bool) -> Callable[..., tuple[jax.Array, Any]]:
+def _layer(span: Span, contexts: Any, *, keep: bool) -> Callable[..., tuple[jax.Array, Any]]:
     def layer(x: jax.Array, weights: Tree, cache: Any, slides: Any) -> tuple[jax.Array, Any]:
         context = _pick(contexts, slides) if isinstance(contexts, Contexts) else contexts
         x, memory = bind(span.build, span.config, span.lora, weights)(x, context, cache)
         return x, memory if keep else None
 
-    if remat:
-        return jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, static_argnums=())
     return layer
 
 
@@ -126,8 +124,9 @@ def _pick(contexts: Contexts, slides: Any) -> Context:
         # What both share is not selected.
         return one if one is other or one is None or other is None else jnp.where(slides, other, one)
 
-    mask = jnp.where(slides, local.mask, full.mask)
-    return full._replace(mask=mask, cos=choose(full.cos, local.cos), sin=choose(full.sin, local.sin))
+    assert isinstance(full.visible, Visibility) and isinstance(local.visible, Visibility), "not yet chosen"
+    visible = Alternating(slides, full.visible, local.visible)
+    return full._replace(visible=visible, cos=choose(full.cos, local.cos), sin=choose(full.sin, local.sin))
 
 
 def _run_layers(
@@ -136,10 +135,15 @@ def _run_layers(
     x: jax.Array,
     caches: Caches | None,
     sliding: tuple[bool, ...],
+    config: BlockConfig,
     *,
     keep: bool,
 ) -> tuple[jax.Array, Caches | None]:
-    if isinstance(blocks, tuple):
+    unstacked = isinstance(blocks, tuple)
+    if not keep:
+        # With keys and values kept there is no backward pass.
+        layer = rematerialised(layer, config.remat, scanned=not unstacked)
+    if unstacked:
         kept = []
         for index, weights in enumerate(blocks):
             cache = None if caches is None else caches[index]
@@ -152,7 +156,7 @@ def _run_layers(
         lambda carry, xs: layer(carry, xs[0], xs[1], False if xs[2] is None else xs[2]),
         x,
         (blocks, caches, flags),
-        unroll=count <= MAX_UNROLLED,
+        unroll=scan_unrolled(count, config.implementation),
     )
 
 

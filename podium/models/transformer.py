@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from podium.models import parts
-from podium.models.attention import Context, open_caches
+from podium.models.attention import Context
 from podium.models.config import TransformerConfig
 from podium.models.heads import last_token
 from podium.models.lora import LoraSpec
@@ -19,6 +19,8 @@ from podium.models.parts import Part, Parts, bind, final_norm
 from podium.models.rope import rope_tables
 from podium.models.stack import Block, Caches, Contexts, Span, run
 from podium.models.text import ForwardOutput, Text, Trunk
+from podium.ops.attention import open_caches
+from podium.ops.types import Segments, Visibility
 from podium.parallel.sharding import constrain
 
 Tree = Any
@@ -80,12 +82,12 @@ def _norm(config: TransformerConfig, params: Tree, x: jax.Array) -> jax.Array:
 
 def _contexts(
     config: TransformerConfig,
-    visible: jax.Array,
+    visible: Visibility,
     positions: jax.Array,
     key_positions: jax.Array,
     slot: jax.Array | None = None,
 ) -> Contexts:
-    """visible: [batch, time, slots]; positions: of queries [batch, time] and of keys [batch, slots]."""
+    """visible: in ordinary layers; positions: of queries [batch, time] and of keys [batch, slots]."""
     cos, sin = rope_tables(config, positions)
     full = Context(visible, cos, sin, slot=slot)
     if not any(config.sliding_layers):
@@ -94,12 +96,16 @@ def _contexts(
     near = positions[:, :, None] - key_positions[:, None, :] < config.sliding_window
     if config.local_rope_theta is not None:
         cos, sin = rope_tables(config, positions, local=True)
-    return Contexts(full, Context(visible & near, cos, sin, slot=slot))
+    local = visible._replace(mask=visible.mask & near, window=config.sliding_window)
+    return Contexts(full, Context(local, cos, sin, slot=slot))
 
 
-def _causal(mask: jax.Array) -> jax.Array:
+def _causal(mask: jax.Array) -> Visibility:
+    """See the real tokens so far, of one text a row."""
     time = mask.shape[1]
-    return jnp.asarray(np.tril(np.ones((time, time), bool)))[None, :, :] & mask[:, None, :]
+    segment = mask.astype(jnp.int32)
+    visible = jnp.asarray(np.tril(np.ones((time, time), bool)))[None, :, :] & mask[:, None, :]
+    return Visibility(visible, Segments(segment, segment, packed=False), causal=True)
 
 
 def forward(
@@ -111,17 +117,16 @@ def forward(
     adapter: Tree | None = None,
     lora: LoraSpec | None = None,
     trunk: Trunk | None = None,
-    remat: bool = False,
 ) -> jax.Array:
     """Hidden states [batch, time, embed], after the final norm, of ids [batch, time] under a boolean mask.
 
     Positions come from the mask: padding on either side changes nothing at real tokens. `trunk` stands in for the
-    lowest layers. `remat` recomputes each block in the backward pass.
+    lowest layers.
     """
     x, first = (_embed(config, params, ids), 0) if trunk is None else (trunk.states, trunk.layers)
     positions = positions_from_mask(mask)
     contexts = _contexts(config, _causal(mask), positions, positions)
-    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, first=first, remat=remat)
+    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, first=first)
     return _norm(config, params, out.states)
 
 
@@ -149,10 +154,12 @@ def packed_states(
 ) -> jax.Array:
     """A token sees those before it of its own segment that are of branch 0 or of its own; they are its position."""
     segment, branch = packed.segment, packed.branch
-    visible = _causal(packed.mask) & (segment[:, None, :] == segment[:, :, None])
-    visible &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-    positions = jnp.maximum(jnp.sum(visible, axis=2, dtype=jnp.int32) - 1, 0)
-    contexts = _contexts(config, visible, positions, positions)
+    mask = _causal(packed.mask).mask & (segment[:, None, :] == segment[:, :, None])
+    mask &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    positions = jnp.maximum(jnp.sum(mask, axis=2, dtype=jnp.int32) - 1, 0)
+    # Where responses share a prompt only the mask tells them apart.
+    segments = Segments(segment, segment, packed=True) if config.packing == "whole" else None
+    contexts = _contexts(config, Visibility(mask, segments, causal=True), positions, positions)
     x = _embed(config, params, packed.ids)
     out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts)
     return _norm(config, params, out.states)
@@ -176,7 +183,7 @@ def prefill(
         _span(config, lora), params["blocks"], _blocks(adapter), x, contexts, trunk_layers=trunk_layers, keep=True
     )
     cache = Cache(
-        layers=open_caches(out.cache, room),
+        layers=open_caches(out.cache, room, config.implementation),
         filled=jnp.pad(prompt_mask, ((0, 0), (0, room))),
         positions=jnp.sum(prompt_mask.astype(jnp.int32), axis=1),
         start=jnp.asarray(prompt_ids.shape[1], jnp.int32),
@@ -198,7 +205,8 @@ def decode_step(
     slot = cache.start + step
     now = jnp.ones((ids.shape[0], 1), bool)
     filled = jax.lax.dynamic_update_slice_in_dim(cache.filled, now, slot, axis=1)
-    contexts = _contexts(config, filled[:, None, :], cache.positions[:, None], positions_from_mask(filled), slot)
+    visible = Visibility(filled[:, None, :])
+    contexts = _contexts(config, visible, cache.positions[:, None], positions_from_mask(filled), slot)
     x = _embed(config, params, ids[:, None])
     out = run(
         _span(config, lora),

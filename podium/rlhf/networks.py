@@ -19,6 +19,7 @@ from podium.models.config import NetworkConfig
 from podium.models.heads import HEAD_AXES, apply_head
 from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
+from podium.models.precision import in_compute_type
 from podium.models.text import Text, Trunk
 from podium.parallel.sharding import constrain
 
@@ -35,6 +36,10 @@ class Network:
     config: NetworkConfig
     lora: LoraSpec | None = None
     base: str | None = None
+
+    def compute(self, weights: Weights) -> Weights:
+        """Trained weights in the type that this network computes in."""
+        return in_compute_type(weights, self.config.dtype)
 
     def params(self, bases: Bases, weights: Weights) -> Tree:
         return weights["base"] if self.base is None else bases[self.base]

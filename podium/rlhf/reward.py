@@ -67,7 +67,7 @@ def make_reward_step(
         }
         return value, sums
 
-    return make_train_step(micro_loss, lambda batch: batch.weight, optimizer, _means)
+    return make_train_step(micro_loss, lambda batch: batch.weight, optimizer, _means, network.compute)
 
 
 def _means(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:

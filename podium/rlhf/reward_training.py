@@ -20,6 +20,8 @@ from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec
 from podium.models.packing import Example
+from podium.models.precision import in_compute_type
+from podium.models.remat import training_config
 from podium.rlhf import placement
 from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
 from podium.rlhf.networks import Network
@@ -105,11 +107,12 @@ def _start(base: Model, run: RewardRun) -> Model:
 
 def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Model:
     config, mesh = run.config, run.mesh
-    network = Network(model.config, model.lora, "base" if model.lora else None)
+    network = Network(training_config(model.config, config.remat), model.lora, "base" if model.lora else None)
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
-    bases = {"base": model.params} if model.lora else {}
+    bases = {}
     if model.lora:
-        bases = {"base": placement.place_weights(mesh, Network(model.config), {"base": model.params})["base"]}
+        frozen = {"base": in_compute_type(model.params, model.config.dtype)}
+        bases = placement.place_weights(mesh, Network(model.config), frozen)
     lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
     sizes = sizes_of(model.config, comparisons)
     per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from podium.config import PpoConfig
 from podium.errors import UserError
-from podium.generation.sampler import unroll_decode
 from podium.generation.sampling import Sampling
 from podium.models import LoraSpec, Model, TransformerConfig
+from podium.models.config import EncoderDecoderConfig
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec, merge_adapter
+from podium.ops.loops import decode_unrolled
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.reward import fold_normalisation
@@ -94,7 +95,7 @@ def _check_critic(start: Model, policy: Model) -> None:
     reason = None
     if not start.tokenizer.same_as(policy.tokenizer):
         reason = "reads other tokens than the policy"
-    elif start.config.packing == "whole":
+    elif isinstance(start.config, EncoderDecoderConfig) and start.config.encoder_only:
         reason = "reads whole texts and gives no value for single tokens"
     if reason:
         raise UserError(f"ppo.critic.init: the reward model ({start.base}) {reason}; write policy")
@@ -134,7 +135,7 @@ def ppo_spec(
         vf_coef=config.vf_coef,
         kl_target=config.kl_target,
         kl_horizon=config.kl_horizon,
-        unroll_decode=unroll_decode(roles.policy.config),
+        unroll_decode=decode_unrolled(roles.policy.config.layers, roles.policy.config.implementation),
         trunk_layers=_trunk_layers(roles),
         ending=ending,
     )

@@ -33,6 +33,7 @@ def score_ids(
 
     Equal texts are scored once: it is cheaper, and none wins over itself by the rounding of another batch.
     """
+    model = model.frozen()
     network = Network(model.config, model.lora)
     weights = {"base": model.params, "head": model.head}
     if model.adapter:

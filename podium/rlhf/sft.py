@@ -42,4 +42,4 @@ def make_sft_step(
         value = weighted_nll(network, bases, weights, micro) / total
         return value, {"loss": value, "num_tokens": jnp.sum((micro.weight > 0).astype(jnp.float32))}
 
-    return make_train_step(loss, lambda batch: batch.weight, optimizer, lambda sums: sums)
+    return make_train_step(loss, lambda batch: batch.weight, optimizer, lambda sums: sums, network.compute)

@@ -15,6 +15,8 @@ from podium.models import Model
 from podium.models.family import init_adapter
 from podium.models.lora import lora_spec, merge_adapter
 from podium.models.packing import Size
+from podium.models.precision import in_compute_type
+from podium.models.remat import training_config
 from podium.rlhf import placement
 from podium.rlhf.demonstrations import (
     Demonstration,
@@ -58,10 +60,13 @@ def train_sft(base: Model, records: Sequence[DemonstrationRecord], run: SftRun) 
             f"{base.config.max_position}; lower data.max_length and prepare again"
         )
     spec = lora_spec(run.config.lora)
+    network_config = training_config(base.config, run.config.remat)
     if spec is None:
-        return base.replace(params=_fit(Network(base.config), base, {"base": base.params}, demonstrations, run)["base"])
+        return base.replace(
+            params=_fit(Network(network_config), base, {"base": base.params}, demonstrations, run)["base"]
+        )
     adapter = {"adapter": init_adapter(base.config, spec, jax.random.key(run.seed))}
-    trained = _fit(Network(base.config, spec, "base"), base, adapter, demonstrations, run)
+    trained = _fit(Network(network_config, spec, "base"), base, adapter, demonstrations, run)
     # The stages that follow train adapters of their own: they need a base without one.
     return base.replace(params=merge_adapter(base.params, trained["adapter"], spec))
 
@@ -72,7 +77,8 @@ def _fit(
     config, mesh, parts = run.config, run.mesh, run.config.gradient_accumulation_steps
     bases = {}
     if network.base is not None:
-        bases = placement.place_weights(mesh, Network(base.config), {network.base: base.params})
+        frozen = in_compute_type(base.params, base.config.dtype)
+        bases = placement.place_weights(mesh, Network(base.config), {network.base: frozen})
     count = config.per_device_batch_size * placement.data_parallel(mesh) * parts
     batches, width = _plan(base, demonstrations, run, count)
     steps_in = functools.cache(lambda epoch: len(batches(epoch)))

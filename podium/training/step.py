@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from podium.training.accumulate import sum_over
+from podium.training.accumulate import like, sum_over
 
 Batch = TypeVar("Batch")
 Numbers = dict[str, jax.Array]
@@ -29,18 +29,22 @@ def make_train_step(
     weight: Callable[[Batch], jax.Array],
     optimizer: optax.GradientTransformation,
     summary: Callable[[Numbers], Numbers],
+    compute: Callable[[Any], Any],
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Numbers]]:
     """Build the pure step (state, frozen, batch) -> (state, metrics); batch leaves lead with micro-batches.
 
-    `weight(batch)` are the weights of what the loss is a mean over; `summary` makes metrics of the summed numbers.
+    `weight(batch)` are the weights of what the loss is a mean over; `summary` makes metrics of the summed numbers;
+    `compute` gives the trained weights in the type that the loss computes in, once for all micro-batches.
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Numbers]:
         weights = weight(batch)
         total = jnp.maximum(jnp.sum(weights), 1e-9)
+        trained = compute(state.weights)
 
         def gradient(micro: Batch) -> tuple[Any, Numbers]:
-            return jax.grad(loss, has_aux=True)(state.weights, frozen, micro, total)
+            gradients, numbers = jax.grad(loss, has_aux=True)(trained, frozen, micro, total)
+            return like(gradients, state.weights), numbers
 
         if weights.shape[0] == 1:
             gradients, sums = gradient(jax.tree.map(lambda x: x[0], batch))

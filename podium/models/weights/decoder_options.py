@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from podium.errors import UserError
-from podium.models.config import Activation, TransformerConfig
+from podium.models.config import TransformerConfig
 from podium.models.weights.options import Options
 from podium.models.weights.rope_options import Rope, rope_json
+from podium.ops.activation import Activation
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 ACTIVATION_NAMES: Mapping[Activation, str] = {

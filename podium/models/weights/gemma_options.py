@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from podium.models.config import Activation, TransformerConfig
+from podium.models.config import TransformerConfig
 from podium.models.weights.decoder_options import (
     ACTIVATION_NAMES,
     decoder_config,
@@ -15,6 +15,7 @@ from podium.models.weights.decoder_options import (
 )
 from podium.models.weights.options import Options
 from podium.models.weights.rope_options import read_layered_rope, read_rope
+from podium.ops.activation import Activation
 
 # What transformers assumes for a key that config.json leaves out. The published Gemma 3 leave out sizes as well.
 _COMMON = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from podium.errors import UserError
-from podium.models.config import Activation
+from podium.ops.activation import Activation
 
 # Keys that change neither the network nor its weights, whatever the family. Dropout is off everywhere by design.
 _INERT = frozenset(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from podium.models.config import Activation, EncoderDecoderConfig
+from podium.models.config import EncoderDecoderConfig
 from podium.models.weights.options import Options
+from podium.ops.activation import Activation
 
 _COMMON = {
     "d_kv": 64,
