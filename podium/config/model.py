@@ -33,7 +33,8 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="Commit of the Hugging Face repository; null takes the default.")
     dtype: Dtype = Field(
         "float32",
-        description="Type the network computes in; parameters, losses and every reduction stay float32.",
+        description="Type that products are computed in and frozen weights are stored in; trained weights, losses and "
+        "every reduction stay float32.",
     )
 
 

@@ -117,7 +117,7 @@ def test_a_step_in_bfloat16_is_near_that_in_float32_and_keeps_float32_masters(co
 
 
 def test_bytes_per_parameter_by_role() -> None:
-    """The table of docs/models.md: 2 frozen, 12 trained, and 4 more (a copy and gradients) during an update."""
+    """The table of docs/models.md: 2 frozen, 12 trained."""
     config = halved(tiny.CONFIG)
     params = tiny.params(config=config)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
