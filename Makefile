@@ -55,7 +55,7 @@ setup: $(VENV)/.podium ## Make the virtual environment .venv with everything but
 demo: $(DEMO_MODEL)/.imported ## Run the whole RLHF pipeline on SmolLM2-135M-Instruct, on this machine
 	$(BIN)/podium run examples/courteous/rlhf.yaml --out $(OUT)
 
-test: lint types pytest ## Check style, floors and types, then run all tests (the first time: installs torch)
+test: lint types pytest ## Check style, floors and types, then run all tests (the first time: installs torch and libtpu)
 
 lint: $(VENV)/.podium ## Check style and formatting with ruff and shellcheck, and the floors with import-linter
 	$(BIN)/ruff check .
@@ -66,7 +66,7 @@ lint: $(VENV)/.podium ## Check style and formatting with ruff and shellcheck, an
 types: $(VENV)/.podium ## Check types with mypy
 	$(BIN)/mypy
 
-pytest: $(VENV)/.torch $(DEMO_MODEL)/.imported
+pytest: $(VENV)/.torch $(VENV)/.libtpu $(DEMO_MODEL)/.imported
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 pythons: $(PYTHONS:%=build/pythons/%/.installed) ## Check newer versions of Python: the command line and two small stages
@@ -112,6 +112,11 @@ $(VENV)/.torch: $(VENV)/.podium requirements/parity.in
 	@echo "Installing torch, which the parity tests compare with"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/parity.in \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@touch $@
+
+$(VENV)/.libtpu: $(VENV)/.podium requirements/libtpu.lock
+	@echo "Installing the compiler for TPUs, which tests use without a TPU"
+	@$(call install_lock,--no-deps -r requirements/libtpu.lock)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.podium requirements/demo.lock

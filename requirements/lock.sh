@@ -21,3 +21,5 @@ for accelerator in cpu cuda tpu; do
   compile "$1" --constraint requirements/dev.lock --extra train --extra cloud "${extra[@]}" \
     pyproject.toml -o "requirements/trainer-$accelerator.lock"
 done
+# What the TPU image holds, for the tests that compile for a TPU.
+compile "$1" --no-deps --constraint requirements/trainer-tpu.lock requirements/libtpu.in -o requirements/libtpu.lock

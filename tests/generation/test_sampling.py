@@ -83,8 +83,8 @@ def test_greedy_takes_the_first_of_equal_logits_and_survives_a_nan() -> None:
     logits = np.random.default_rng(0).integers(-3, 3, (50, 300)).astype(np.float32)
     logits[0] = -np.inf
     logits[1, 7:] = -np.inf
-    ids, _ = CHOOSE(jnp.asarray(logits), uniform(50), Sampling(temperature=0.0))
+    ids, _ = CHOOSE(jnp.asarray(logits), uniform(50), Sampling(temperature=0.0), "auto")
     assert np.array_equal(ids, np.argmax(logits, axis=-1))
     logits[3, 5] = np.nan
-    ids, logprobs = CHOOSE(jnp.asarray(logits), uniform(50), Sampling(temperature=0.0))
+    ids, logprobs = CHOOSE(jnp.asarray(logits), uniform(50), Sampling(temperature=0.0), "auto")
     assert 0 <= ids[3] < 300 and np.isnan(logprobs[3]), "an id of the vocabulary, beside a number that says it is none"

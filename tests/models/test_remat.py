@@ -37,7 +37,8 @@ def weights(config, adapted: bool):
 
 def loss(config, params, adapter):
     states = family.response_states(config, params, text(), adapter=adapter, lora=tiny.LORA if adapter else None)
-    return jnp.mean(jnp.square(states))
+    # A square of normed states would be constant.
+    return jnp.sum(states * jax.random.normal(jax.random.key(7), states.shape))
 
 
 def function(config, adapted: bool):
@@ -68,7 +69,9 @@ def test_less_is_kept_from_none_to_dots_to_full(config, adapted: bool, implement
     none, dots, full = (
         kept(replace(config, implementation=implementation, remat=remat), adapted) for remat in ("none", "dots", "full")
     )
-    assert full < dots < none
+    assert full < min(dots, none)
+    # The CPU's gradients keep no input of a frozen kernel, less than the products of which `dots` keeps each.
+    assert dots < none or (adapted and implementation == "cpu")
 
 
 @pytest.mark.parametrize("implementation", ["reference", "cpu", "tpu"])
@@ -95,8 +98,9 @@ def test_recomputing_changes_no_gradient(config, adapted: bool, remat) -> None:
     for chosen in ("none", remat):
         of, trained = function(replace(config, remat=chosen), adapted)
         grads.append(jax.jit(jax.grad(of))(trained))
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[0])) > 1e-2
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *grads)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[0]))
+    assert largest > 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * largest), *grads)
 
 
 def test_auto_keeps_all_on_a_cpu_and_little_on_an_accelerator() -> None:
