@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from podium.errors import UserError, exists, expanded
 from podium.models.config import TransformerConfig
-from podium.models.weights.config_json import config_json, parse_config, read_json
+from podium.models.families.config_json import config_json, parse_config
 from podium.models.weights.digests import READ, verify, verify_file
 from podium.models.weights.identity import DESCRIBING
+from podium.models.weights.json_file import read_json
 from podium.storage.staging import staged
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from podium.convert.gguf_file import GgufFile
 from podium.convert.gguf_tokenizer import build_tokenizer
 from podium.errors import UserError
 from podium.models import TransformerConfig, load
-from podium.models.weights.config_json import config_json
+from podium.models.families.config_json import config_json
 from support.folders import CONFIG, random_tensors, write_folder
 
 NAMES = {
