@@ -97,7 +97,8 @@ def notes(lines: list[str]) -> None:
 
 def _check_models(settings: "PodiumConfig") -> None:
     """Refuse a model folder on this machine whose network is none that is supported."""
-    from podium.models.weights.config_json import parse_config, read_json
+    from podium.models.families.config_json import parse_config
+    from podium.models.weights.json_file import read_json
 
     for model in (settings.model, settings.reward.model):
         if model is not None and (path := Path(model.name_or_path, "config.json")).is_absolute() and path.is_file():

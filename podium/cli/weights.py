@@ -42,9 +42,9 @@ def import_weights(
 
     configure()
     typer.echo(f"podium import-weights: reading {source}")
-    from podium import models
+    from podium import convert
     from podium.training.progress import Waiting
 
     with Waiting("podium import-weights: working"):
-        models.import_weights(source, folder)
+        convert.import_weights(source, folder)
     typer.echo(f"podium import-weights: wrote {folder}")

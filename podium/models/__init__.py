@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from podium.models.bundle import Model, Role
     from podium.models.config import EncoderDecoderConfig, NetworkConfig, RopeScaling, TransformerConfig
     from podium.models.exporting import export
-    from podium.models.importing import import_weights
     from podium.models.loading import load
     from podium.models.lora import LoraSpec
     from podium.models.saving import save
@@ -22,7 +21,6 @@ __all__ = [
     "RopeScaling",
     "TransformerConfig",
     "export",
-    "import_weights",
     "load",
     "save",
 ]
@@ -39,7 +37,6 @@ __getattr__ = lazy.attributes(
         "RopeScaling": "config",
         "TransformerConfig": "config",
         "export": "exporting",
-        "import_weights": "importing",
         "load": "loading",
         "save": "saving",
     },

@@ -1,4 +1,4 @@
-"""What a network is made of; `weights.config_json` translates from and to `config.json`."""
+"""What a network is made of; `families.config_json` translates from and to `config.json`."""
 
 import dataclasses
 from dataclasses import dataclass

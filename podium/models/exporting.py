@@ -8,12 +8,13 @@ import numpy as np
 
 from podium.errors import UserError
 from podium.models.bundle import Model, Tree
+from podium.models.families.config_json import classifier_of, config_json
+from podium.models.families.names import PEFT_PREFIX, SCORE
 from podium.models.loading import WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
 from podium.models.saving import generation_config, token_ids, write_json
-from podium.models.weights.config_json import classifier_of, config_json, read_json
+from podium.models.weights.json_file import read_json
 from podium.models.weights.layout import Leaf, adapter_leaves, leaves, tree_get
-from podium.models.weights.names import PEFT_PREFIX, SCORE
 from podium.models.weights.writing import MAX_SHARD_BYTES, Tensor, tree_tensors, write_checkpoint, write_safetensors
 from podium.storage.staging import staged
 

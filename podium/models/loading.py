@@ -9,12 +9,13 @@ from jax.sharding import Mesh
 from podium.errors import UserError
 from podium.models.bundle import ROLES, Model, ReadAt, Role, Tree
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
+from podium.models.families.config_json import parse_config
+from podium.models.families.names import SCORE
 from podium.models.family import abstract_params
 from podium.models.hub import find_folder
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, parse_adapter_config
-from podium.models.weights.config_json import parse_config, read_json
 from podium.models.weights.files import TensorFiles, fingerprint
-from podium.models.weights.names import SCORE
+from podium.models.weights.json_file import read_json
 from podium.models.weights.reading import read_adapter, read_params, settle_head
 
 MANIFEST = "podium_model.json"

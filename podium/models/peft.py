@@ -6,9 +6,9 @@ from typing import Any
 
 from podium.errors import UserError
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
+from podium.models.families.options import Options
+from podium.models.families.registry import names_of
 from podium.models.lora import LoraSpec, stack_depth
-from podium.models.weights.names import layers_pattern, module_names
-from podium.models.weights.options import Options
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -26,7 +26,8 @@ def adapter_config(lora: LoraSpec, config: NetworkConfig, base: str, *, head: bo
 
     Raises UserError for a choice of layers that the format has no words for.
     """
-    layers, names = stack_depth(config, lora.layers is not None), module_names(config)
+    layers, names = stack_depth(config, lora.layers is not None), names_of(config)
+    modules = names.modules()
     first = lora.first_layer(layers)
     language = "SEQ_2_SEQ_LM" if isinstance(config, EncoderDecoderConfig) else "CAUSAL_LM"
     return {
@@ -35,9 +36,9 @@ def adapter_config(lora: LoraSpec, config: NetworkConfig, base: str, *, head: bo
         "base_model_name_or_path": base,
         "r": lora.r,
         "lora_alpha": lora.alpha,
-        "target_modules": [names[name] for name in lora.target_modules if name in names],
+        "target_modules": [modules[name] for name in lora.target_modules if name in modules],
         "layers_to_transform": list(range(first, layers)) if first else None,
-        "layers_pattern": layers_pattern(config) if first else None,
+        "layers_pattern": names.layers_pattern if first else None,
         "modules_to_save": ["score"] if head else None,
         "lora_dropout": 0.0,
         "bias": "none",
@@ -58,13 +59,14 @@ def parse_adapter_config(raw: Mapping[str, Any], config: NetworkConfig, source: 
             raise UserError(f"{source}: {key}={raw[key]!r} is not supported; use an adapter trained without it")
     if raw.get("bias", "none") != "none":
         raise UserError(f"{source}: bias={raw['bias']!r} is not supported; use an adapter with bias none")
-    if raw.get("layers_pattern") not in (None, [], layers_pattern(config), [layers_pattern(config)]):
+    names = names_of(config)
+    if raw.get("layers_pattern") not in (None, [], names.layers_pattern, [names.layers_pattern]):
         raise UserError(f"{source}: layers_pattern={raw['layers_pattern']!r} is not supported; remove it")
     options = Options(raw, str(source), {})
     rank, alpha, targets = options.size("r"), options.number("lora_alpha"), options.words("target_modules")
     if not targets:
         raise UserError(f"{source}: target_modules is {targets!r}; write a list of modules")
-    ours = {theirs: name for name, theirs in module_names(config).items()}
+    ours = {theirs: name for name, theirs in names.modules().items()}
     unknown = [name for name in targets if name not in ours]
     if unknown:
         raise UserError(f"{source}: target_modules has {unknown[0]}; write modules out of {', '.join(ours)}")

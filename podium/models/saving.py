@@ -8,9 +8,9 @@ import numpy as np
 
 from podium.models.bundle import Model
 from podium.models.config import EncoderDecoderConfig
+from podium.models.families.config_json import config_json
 from podium.models.loading import FORMAT, HEAD_WEIGHTS, MANIFEST, WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
-from podium.models.weights.config_json import config_json
 from podium.models.weights.layout import adapter_leaves, leaves
 from podium.models.weights.writing import Tensor, tree_tensors, write_checkpoint, write_safetensors
 from podium.storage.staging import staged

@@ -2,8 +2,9 @@
 
 from podium.data.tokenizer import Tokenizer, load_tokenizer
 from podium.models.config import EncoderDecoderConfig
+from podium.models.families.config_json import parse_config
 from podium.models.hub import find_folder
-from podium.models.weights.config_json import parse_config, read_json
+from podium.models.weights.json_file import read_json
 
 
 def load_tokenizer_of(name_or_path: str, revision: str | None) -> Tokenizer:

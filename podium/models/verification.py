@@ -13,10 +13,11 @@ import numpy as np
 from podium.models import family
 from podium.models.bundle import Model
 from podium.models.config import EncoderDecoderConfig
+from podium.models.families.config_json import auto_class, parse_config
 from podium.models.hub import find_folder
 from podium.models.peft import ADAPTER_CONFIG
 from podium.models.text import Text
-from podium.models.weights.config_json import auto_class, parse_config, read_json
+from podium.models.weights.json_file import read_json
 
 # Nats per token: the bound that MaxText's checker of converted checkpoints uses. It leaves room for bfloat16.
 MAX_KL = 0.015

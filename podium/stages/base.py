@@ -12,7 +12,7 @@ from podium.models import Model
 from podium.models import load as load_silently
 from podium.models.loading import MANIFEST
 from podium.models.peft import ADAPTER_CONFIG
-from podium.models.weights.config_json import read_json
+from podium.models.weights.json_file import read_json
 from podium.stages.io import StageIO
 from podium.stages.manifest import MODEL, REWARD_MODEL, task_key
 from podium.storage import remote

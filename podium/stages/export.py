@@ -14,8 +14,8 @@ from podium.data.tokenizer import Tokenizer, load_tokenizer
 from podium.errors import UserError
 from podium.evaluation import results
 from podium.models import Model, export
+from podium.models.families.config_json import auto_class
 from podium.models.verification import MAX_KL, Agreement, agreement, missing_package, our_logits, their_logits
-from podium.models.weights.config_json import auto_class
 from podium.stages.base import FINE_TUNED_FROM, base_folder, load
 from podium.stages.io import Result, StageIO, read_manifest
 from podium.stages.model_card import Evaluation, Subject, model_card

@@ -431,14 +431,14 @@ def test_xla_is_configured_before_the_stage_is_imported(
     assert order == ["configure", "podium.stages.export"]
 
 
-def test_weights_are_imported_by_the_models(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_imported_by_podium_convert(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setitem(
         sys.modules,
-        "podium.models",
+        "podium.convert",
         SimpleNamespace(import_weights=lambda source, folder: seen.append((source, folder))),
     )
-    monkeypatch.setattr("podium.models", sys.modules["podium.models"], raising=False)
+    monkeypatch.setattr("podium.convert", sys.modules["podium.convert"], raising=False)
     code, out, _ = command("import-weights", "package:a/b.gguf", "models/b")
     assert code == 0
     assert seen == [("package:a/b.gguf", Path("models/b"))]

@@ -27,7 +27,7 @@ RUN = {"init", "validate", "schema", "compile", "doctor"}
 # Minutes of work: their options are checked here, and the test named runs the same on something small.
 ELSEWHERE = {
     "run": "tests/kfp/test_run.py",
-    "import-weights": "tests/models",
+    "import-weights": "tests/convert",
     **dict.fromkeys(("submit", "status", "cancel", "logs"), "tests/kfp"),
     **dict.fromkeys(("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates"), "tests/stages"),
 }

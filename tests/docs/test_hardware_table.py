@@ -8,7 +8,7 @@ from support import documents
 
 # Bytes of a parameter: one frozen float32 copy; or policy and critic with gradient and moments, and two frozen ones.
 ADAPTERS, ALL_WEIGHTS = 4, 2 * 16 + 2 * 4
-# The sums that the Hugging Face Hub shows for the safetensors files; tests/models/test_published_sizes.py builds them.
+# The sums that the Hugging Face Hub shows for the safetensors files; test_published_sizes.py builds them.
 PARAMETERS = {
     "SmolLM2-135M": 134_515_008,
     "google/flan-t5-large": 783_150_080,

@@ -43,6 +43,8 @@ def test_floors_hold() -> None:
     [
         ("podium/losses/masked.py", "import podium.training", "Imports point down"),
         ("podium/losses/masked.py", "import podium.models", "Losses know no model"),
+        ("podium/models/loading.py", "import podium.convert", "Networks and data know no form of weights but"),
+        ("podium/models/families/llama.py", "import podium.models.lora", "Model families know neither files nor"),
         ("podium/version.py", "import kfp", "The library knows neither KFP nor a cloud"),
         ("podium/config/base.py", "import numpy", "Components and pipelines never reach a numerical library"),
         ("components/podium_components/stages.py", "import podium.data", "Components and pipelines see only config"),

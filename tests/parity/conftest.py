@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from podium.models import import_weights
+from podium.convert import import_weights
 from support.packages import demand
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from podium.models import LoraSpec, Model, export, load
+from podium.models.families.config_json import auto_class
 from podium.models.family import abstract_params, logits
 from podium.models.heads import apply_head, last_token
 from podium.models.transformer import forward
-from podium.models.weights.config_json import auto_class
 from support.comparison import runner, their_logits
 from support.folders import FAMILIES, T5_CONFIG, write_family_folder, write_folder, write_tokenizer
 

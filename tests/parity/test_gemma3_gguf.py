@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podium.models import Model, import_weights, load
+from podium.convert import import_weights
+from podium.models import Model, load
 from podium.models.family import logits
 from podium.models.transformer import forward
 from support.spm import BYTES, NORMAL, UNKNOWN

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from podium.convert import import_weights, torch_file
 from podium.errors import UserError
-from podium.models import Model, import_weights, load
+from podium.models import Model, load
 from podium.models.family import logits
 from podium.models.transformer import forward
-from podium.models.weights import torch_file
 from support.folders import CONFIG, write_folder, write_json, write_tokenizer
 from support.spm import T5_OPTIONS, UNIGRAM, write_spm
 from support.stored import Stored, read_stored

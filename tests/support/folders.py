@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
-from podium.models.weights.config_json import parse_config
+from podium.models.families.config_json import parse_config
 from podium.models.weights.layout import file_shapes, leaves
 
 CONFIG: dict[str, Any] = {

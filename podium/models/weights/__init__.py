@@ -1,1 +1,1 @@
-"""Foreign names and files of weights: `config.json`, safetensors, GGUF."""
+"""The files of a model folder: safetensors and JSON, read, written, and told apart by their contents."""

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from podium.models.config import NetworkConfig
+from podium.models.families.names import Path
+from podium.models.families.registry import names_of
 from podium.models.family import abstract_params
 from podium.models.lora import LoraSpec
-from podium.models.weights.names import Path, tensor_name
 
 Tree = Any
 Slices = tuple[slice, ...]
@@ -78,7 +79,7 @@ def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _leaves(config: NetworkConfig, tree: Tree) -> tuple[Leaf, ...]:
-    base = abstract_params(config)[0]
+    base, names = abstract_params(config)[0], names_of(config)
     found = []
     for path, array in tree_items(tree):
         layers, total, shape = 0, 0, array.shape
@@ -86,7 +87,7 @@ def _leaves(config: NetworkConfig, tree: Tree) -> tuple[Leaf, ...]:
             # Those that lack layers, as an adapter may, lack the lowest.
             (layers, *_), total, shape = array.shape, depth(base, path), array.shape[1:]
         order = _order(path, len(shape))
-        found.append(Leaf(path, tensor_name(config, path), shape, order, layers, total - layers))
+        found.append(Leaf(path, names.tensor(path), shape, order, layers, total - layers))
     return tuple(found)
 
 

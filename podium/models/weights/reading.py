@@ -10,13 +10,15 @@ from jax.sharding import Mesh
 
 from podium.errors import UserError
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
+from podium.models.families.names import LM_HEAD, SCORE
+from podium.models.families.registry import names_of
 from podium.models.family import abstract_params, parameter_axes
 from podium.models.lora import LoraSpec
 from podium.models.weights.files import TensorFiles
 from podium.models.weights.layout import Leaf, Slices, Tree, adapter_leaves, file_shapes, leaves, tree_from, tree_get
-from podium.models.weights.names import LM_HEAD, SCORE, aliases, is_left_out, tensor_name
 from podium.parallel.sharding import tree_shardings
 
+_TABLE = ("embedder", "table")
 _CHECKED_ROWS = 4096  # of a table that is compared with another: a host holds no more of it
 
 
@@ -67,7 +69,7 @@ def _read_tree(files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf]
 
 def _stored(files: TensorFiles, config: NetworkConfig, name: str) -> str:
     """Give the name under which these files hold a tensor."""
-    return next((spelling for spelling in aliases(config, name) if spelling in files.where), name)
+    return next((alias for alias in names_of(config).aliases(name) if alias in files.where), name)
 
 
 def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callable[[Slices | None], np.ndarray]:
@@ -90,13 +92,14 @@ def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callabl
 
 def _refuse_leftovers(files: TensorFiles, config: NetworkConfig) -> None:
     """Raise UserError for a tensor the network has no place for: ignoring it would change the model."""
-    table = tensor_name(config, ("embedder", "table"))
+    names = names_of(config)
+    tables = names.aliases(names.tensor(_TABLE))
     used = {_stored(files, config, name) for name in file_shapes(leaves(config))}
-    heads = set(aliases(config, LM_HEAD)) if config.tie_embeddings else set()
+    heads = set(names.aliases(LM_HEAD)) if config.tie_embeddings else set()
     for name in files.where:
-        if name in used or name == SCORE or is_left_out(config, name):
+        if name in used or name == SCORE or names.is_left_out(name):
             continue
-        if name not in heads and name not in aliases(config, table):
+        if name not in heads and name not in tables:
             raise UserError(
                 f"{files.where[name]}: tensor {name} belongs to no part of this network; "
                 "config.json and the weights do not belong together, or this is another architecture"
@@ -110,7 +113,7 @@ def _refuse_leftovers(files: TensorFiles, config: NetworkConfig) -> None:
 
 def _copies(files: TensorFiles, config: NetworkConfig, name: str) -> bool:
     """Say whether a tensor repeats the embedding."""
-    table = _stored(files, config, tensor_name(config, ("embedder", "table")))
+    table = _stored(files, config, names_of(config).tensor(_TABLE))
     files.check({table: (config.vocab_size, config.embed)})
     if files.shape(name) != files.shape(table):
         return False

@@ -1,12 +1,15 @@
-"""What config.json says alike in all families of decoder-only models, and which layers see a window alone."""
+"""What all families of decoder-only models have alike: options, which layers see a window alone, tensor names."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from podium.config.model import ALL_PROJECTIONS
 from podium.errors import UserError
 from podium.models.config import TransformerConfig
-from podium.models.weights.options import Options
-from podium.models.weights.rope_options import Rope, rope_json
+from podium.models.families.names import LM_HEAD, Names, Path, block_name
+from podium.models.families.options import Options
+from podium.models.families.rope_options import Rope, rope_json
 from podium.ops.activation import Activation
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -16,6 +19,22 @@ ACTIVATION_NAMES: Mapping[Activation, str] = {
     "gelu_tanh": "gelu_pytorch_tanh",
     "relu": "relu",
 }
+
+_TOP: Mapping[Path, str] = {
+    ("embedder", "table"): "model.embed_tokens.weight",
+    ("final_norm", "scale"): "model.norm.weight",
+    ("lm_head", "kernel"): LM_HEAD,
+}
+_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+# The same name for another place: Gemma 2 has a norm behind attention, before it is added.
+_SANDWICH_NORMS = {
+    "attention_norm": "input_layernorm",
+    "attention_post_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_post_norm": "post_feedforward_layernorm",
+}
+# Old checkpoints carry the rotary frequencies, which config.json determines.
+_ROTARY = re.compile(r".*rotary_emb\.inv_freq")
 
 
 def decoder_config(options: Options, rope: Rope, **fields: Any) -> TransformerConfig:
@@ -87,3 +106,21 @@ def decoder_json(config: TransformerConfig) -> dict[str, Any]:
         "rope_scaling": rope_json(config.rope_scaling),
         "tie_word_embeddings": config.tie_embeddings,
     }
+
+
+class DecoderNames(Names):
+    """The names of a decoder-only network, which Llama was the first to have."""
+
+    def __init__(self, config: TransformerConfig):
+        self._inner = {"attention": "self_attn", **(_SANDWICH_NORMS if config.sandwich_norms else _NORMS)}
+
+    def tensor(self, path: Path) -> str:
+        if path[0] != "blocks":
+            return _TOP[path]
+        return block_name("model.layers.{}", [self._inner.get(part, part) for part in path[1:-1]], path[-1])
+
+    def modules(self) -> dict[str, str]:
+        return {name: name for name in ALL_PROJECTIONS}
+
+    def is_left_out(self, name: str) -> bool:
+        return _ROTARY.fullmatch(name) is not None

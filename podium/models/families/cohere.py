@@ -1,26 +1,30 @@
-"""config.json of Cohere's Command R: the block of PaLM, one layer norm before attention and MLP side by side."""
+"""Cohere's Command R: the block of PaLM, one layer norm before attention and MLP side by side."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from podium.models.config import TransformerConfig
-from podium.models.weights.decoder_options import ACTIVATION_NAMES, decoder_config, decoder_json, full_attention_only
-from podium.models.weights.options import Options
-from podium.models.weights.rope_options import read_rope
+from podium.models.families.base import Family
+from podium.models.families.decoder import (
+    ACTIVATION_NAMES,
+    DecoderNames,
+    decoder_config,
+    decoder_json,
+    full_attention_only,
+)
+from podium.models.families.options import Options
+from podium.models.families.rope_options import read_rope
 
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "cohere": {
-        "hidden_act": "silu",
-        "layer_norm_eps": 1e-5,
-        "logit_scale": 0.0625,
-        "tie_word_embeddings": True,
-        "rope_theta": 500000.0,
-        "max_position_embeddings": 8192,
-    }
+_DEFAULTS = {
+    "hidden_act": "silu",
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.0625,
+    "tie_word_embeddings": True,
+    "rope_theta": 500000.0,
+    "max_position_embeddings": 8192,
 }
 
 
-def parse_cohere(options: Options, dtype: str) -> TransformerConfig:
+def _parse(options: Options, dtype: str) -> TransformerConfig:
     options.must_be("use_qk_norm", False, instead="use a model without a norm over queries and keys")
     options.must_be("pretraining_tp", 1, instead="write 1: it only changes the order of sums")
     full_attention_only(options)
@@ -41,7 +45,7 @@ def parse_cohere(options: Options, dtype: str) -> TransformerConfig:
     )
 
 
-def cohere_json(config: TransformerConfig) -> dict[str, Any]:
+def _write(config: TransformerConfig) -> dict[str, Any]:
     return decoder_json(config) | {
         "hidden_act": ACTIVATION_NAMES[config.activation],
         "layer_norm_eps": config.norm_eps,
@@ -49,3 +53,7 @@ def cohere_json(config: TransformerConfig) -> dict[str, Any]:
         "logit_scale": config.logits_scale,
         "use_qk_norm": False,
     }
+
+
+# transformers has no classifier of this family.
+FAMILY = Family(parse=_parse, defaults=_DEFAULTS, write=_write, names=DecoderNames, architecture="CohereForCausalLM")

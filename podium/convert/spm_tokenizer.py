@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from podium.convert.gguf_tokenizer import build_tokenizer, write_tokenizer
+from podium.convert.spm_file import UNIGRAM, llama_fields, read_spm
 from podium.errors import UserError
-from podium.models.weights.config_json import read_json
-from podium.models.weights.gguf_tokenizer import build_tokenizer, write_tokenizer
-from podium.models.weights.spm_file import UNIGRAM, llama_fields, read_spm
+from podium.models.weights.json_file import read_json
 
 _OF_T5, _OF_LLAMA = "spiece.model", "tokenizer.model"
 _COMPLETE = ("tokenizer.json", "vocab.json", "vocab.txt")

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from podium.convert.rotary_rows import halves_from_pairs
+from podium.convert.torch_file import as_array, dtype_of, read_state_dict
 from podium.errors import UserError
 from podium.models.config import TransformerConfig
-from podium.models.weights.config_json import read_json
+from podium.models.families.options import Options
+from podium.models.weights.json_file import read_json
 from podium.models.weights.layout import file_shapes, leaves
-from podium.models.weights.options import Options
-from podium.models.weights.rotary_rows import halves_from_pairs
-from podium.models.weights.torch_file import as_array, dtype_of, read_state_dict
 from podium.models.weights.writing import Tensor
 
 PARAMS = "params.json"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from podium.errors import UserError
-from podium.models.weights.config_json import parse_config
-from podium.models.weights.options import Options
+from podium.models.families.config_json import parse_config
+from podium.models.families.options import Options
 from support.folders import FAMILIES
 
 ROPE = [

@@ -1,9 +1,7 @@
 """Read config.json key by key: an option that asks for something and is not read is refused, and none is ignored."""
 
-import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from podium.errors import UserError
@@ -175,16 +173,3 @@ class Options:
             # A null, zero or false option asks for nothing.
             if value and key not in self._read and key not in _INERT and not key.startswith("_"):
                 self.refuse(key, "remove it if it does not change the network, else use another model")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises UserError that names the file when it is absent, unreadable or no object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a model folder has {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); fetch the file again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a {type(value).__name__}, not an object; fetch the file again")
-    return value

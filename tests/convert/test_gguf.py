@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
 
+from podium.convert import import_weights
+from podium.convert.gguf_file import GgufFile
+from podium.convert.gguf_tokenizer import build_tokenizer
 from podium.errors import UserError
-from podium.models import TransformerConfig, import_weights, load
-from podium.models.weights.config_json import config_json
-from podium.models.weights.gguf_file import GgufFile
-from podium.models.weights.gguf_tokenizer import build_tokenizer
+from podium.models import TransformerConfig, load
+from podium.models.families.config_json import config_json
 from support.folders import CONFIG, random_tensors, write_folder
 
 NAMES = {

@@ -11,12 +11,12 @@ import numpy as np
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
+from podium.convert.rotary_rows import halves_from_pairs
 from podium.errors import UserError
 from podium.models.config import RopeScaling, TransformerConfig
+from podium.models.families.options import MAX_LAYERS
 from podium.models.rope import inverse_frequencies
 from podium.models.weights.layout import file_shapes, leaves
-from podium.models.weights.options import MAX_LAYERS
-from podium.models.weights.rotary_rows import halves_from_pairs
 from podium.models.weights.writing import Tensor
 
 _NAMES = {

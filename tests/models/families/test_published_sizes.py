@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from podium.models import TransformerConfig
+from podium.models.families.config_json import config_json, parse_config
+from podium.models.families.registry import FAMILIES
 from podium.models.family import abstract_params
-from podium.models.weights.config_json import FAMILIES, config_json, parse_config
 from support.packages import demand
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from podium.convert import import_weights
 from podium.errors import UserError
-from podium.models import import_weights
 from support.folders import write_folder, write_json
 
 

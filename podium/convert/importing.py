@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from podium.errors import UserError, exists, expanded
 from podium.models.config import TransformerConfig
-from podium.models.weights.config_json import config_json, parse_config, read_json
+from podium.models.families.config_json import config_json, parse_config
 from podium.models.weights.digests import READ, verify, verify_file
 from podium.models.weights.identity import DESCRIBING
+from podium.models.weights.json_file import read_json
 from podium.storage.staging import staged
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def import_weights(source: str | Path, folder: str | Path) -> Path:
 
 def _import_gguf(path: Path, target: Path) -> None:
     # Read by NumPy alone, but not light: loaded only where a file is imported.
-    from podium.models.weights.gguf_file import GgufFile
+    from podium.convert.gguf_file import GgufFile
 
     verify_file(path)
     file = GgufFile(path)
@@ -57,8 +58,8 @@ def _import_gguf(path: Path, target: Path) -> None:
 
 
 def _import_legacy(path: Path, target: Path) -> None:
-    from podium.models.weights.spm_tokenizer import complete_tokenizer
-    from podium.models.weights.torch_file import convert_folder
+    from podium.convert.spm_tokenizer import complete_tokenizer
+    from podium.convert.torch_file import convert_folder
 
     verify(path, needed=(*READ, "*.bin"))
     # Read first: what no network here can use is not converted.
@@ -72,8 +73,8 @@ def _import_legacy(path: Path, target: Path) -> None:
 
 
 def _import_meta(path: Path, target: Path) -> None:
-    from podium.models.weights.meta_folder import MetaFolder
-    from podium.models.weights.spm_file import llama_fields
+    from podium.convert.meta_folder import MetaFolder
+    from podium.convert.spm_file import llama_fields
 
     verify(path, sums="checklist.chk", algorithm="md5", needed=("*",))
     verify(path, needed=("*",))
@@ -93,7 +94,7 @@ def _write(
     source: Path,
 ) -> None:
     """Write a folder whose tokenizer is given as a GGUF file's "tokenizer.*" fields; `source` is where those are."""
-    from podium.models.weights.gguf_tokenizer import build_tokenizer, token_ids, write_tokenizer
+    from podium.convert.gguf_tokenizer import build_tokenizer, token_ids, write_tokenizer
     from podium.models.weights.writing import write_checkpoint
 
     tokens = token_ids(fields)

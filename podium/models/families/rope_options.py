@@ -1,11 +1,11 @@
-"""Rotary positions in config.json: one set for all layers, or one per kind of layer, in old aliases and new."""
+"""Rotary positions in config.json: one set for all layers, or one per kind of layer, by old keys and new."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from podium.errors import UserError
 from podium.models.config import RopeScaling
-from podium.models.weights.options import Options
+from podium.models.families.options import Options
 
 _MSCALES = ("mscale", "mscale_all_dim")
 _FIELDS: Mapping[str, frozenset[str]] = {

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from podium.convert.gguf_tokenizer import build_tokenizer
+from podium.convert.spm_file import BPE, llama_fields, read_spm
+from podium.convert.spm_tokenizer import complete_tokenizer
 from podium.errors import UserError
-from podium.models.weights.gguf_tokenizer import build_tokenizer
-from podium.models.weights.spm_file import BPE, llama_fields, read_spm
-from podium.models.weights.spm_tokenizer import complete_tokenizer
 from support.folders import write_json, write_tokenizer
 from support.spm import BYTES, PIECES, SPECIALS, T5_OPTIONS, UNIGRAM, USER_DEFINED, write_spm
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from podium.errors import UserError
 from podium.models import EncoderDecoderConfig, LoraSpec, TransformerConfig, load, save
 from podium.models.config import NetworkConfig, RopeScaling
-from podium.models.weights.config_json import config_json, parse_config
+from podium.models.families.config_json import config_json, parse_config
 from podium.models.weights.layout import adapter_leaves, file_shapes, leaves
 from podium.parallel.mesh import make_mesh
 from support.folders import change_json, change_tensors, write_folder, write_json, write_t5_folder
