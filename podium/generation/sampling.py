@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from podium.ops.platform import Implementation
+from podium.ops.choices import Implementation
 from podium.ops.sampling import first_highest, inverse_cdf
 
 # Bisection steps for the nucleus threshold; 2^-30 of a probability is below float32 resolution.

@@ -4,9 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from podium.models.remat import Policy
-from podium.ops.activation import Activation
-from podium.ops.platform import Implementation, resolve
+from podium.ops.choices import Activation, Implementation, Kept
 
 # How prompts and responses are laid out in packed rows: see `packing.py`.
 Packing = Literal["joined", "apart", "whole"]
@@ -73,7 +71,7 @@ class BlockConfig:
     logits_scale: float = 1.0
     dtype: str = "float32"
     implementation: Implementation = "auto"
-    remat: Policy = "none"
+    remat: Kept = "none"
 
     def replace(self, **changes: object) -> Self:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # fields are checked by the constructor
@@ -107,8 +105,7 @@ class TransformerConfig(BlockConfig):
 
     @property
     def packing(self) -> Packing:
-        # The kernel for TPUs tells texts apart by segments alone, and has no branches behind a shared prompt.
-        return "whole" if resolve(self.implementation) == "tpu" else "joined"
+        return "joined"
 
     @property
     def lead(self) -> tuple[int, ...]:

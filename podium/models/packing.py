@@ -1,7 +1,7 @@
 """Lay texts of any lengths out in rows of one width, in NumPy; the network then keeps them apart.
 
 Every token has a segment (which text) and a branch within it: 0 for the prompt, k for its k-th response. Responses of
-one segment share its prompt and do not see each other. How depends on the network (`config.packing`):
+one segment share its prompt and do not see each other. How depends on the network (`packing_of`):
 
 - joined: prompt and responses stand in one row, the prompt once;
 - apart: prompts stand in rows of their own, for an encoder; `config.lead` precedes each response;
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from podium.models.config import NetworkConfig
+from podium.models.config import NetworkConfig, Packing
+from podium.ops.platform import resolve
 
 
 class Example(NamedTuple):
@@ -56,13 +57,23 @@ class Layout(NamedTuple):
     ends: list[list[list[int]]]
 
 
+def packing_of(config: NetworkConfig) -> Packing:
+    """Say how texts are laid out for a network, and for the platform it runs on.
+
+    The kernel for TPUs tells texts apart by segments alone, and has no branches behind a shared prompt.
+    """
+    if config.packing == "joined" and resolve(config.implementation) == "tpu":
+        return "whole"
+    return config.packing
+
+
 def size(config: NetworkConfig, example: Example) -> Size:
     """Count the places that an example takes."""
     prompt, lead = len(example.prompt), len(config.lead)
     responses = sum(len(response) + lead for response in example.responses)
-    if config.packing == "joined":
+    if packing_of(config) == "joined":
         return Size(prompt + responses, 0)
-    if config.packing == "apart":
+    if packing_of(config) == "apart":
         return Size(responses, prompt)
     return Size(prompt * len(example.responses) + responses, 0)
 
@@ -107,15 +118,15 @@ class _Cells:
 
         for example in examples:
             ends.append([])
-            segment += config.packing != "whole"
-            if config.packing == "joined":
+            segment += packing_of(config) != "whole"
+            if packing_of(config) == "joined":
                 put(example.prompt, 0, response=False)
-            elif config.packing == "apart":
+            elif packing_of(config) == "apart":
                 span = _span(prompt_cursor, example.prompt, self.prompt_ids.shape[1])
                 self.prompt_ids[row, span], self.prompt_segment[row, span] = example.prompt, segment
                 prompt_cursor = span.stop
             for branch, response in enumerate(example.responses, start=1):
-                if config.packing == "whole":
+                if packing_of(config) == "whole":
                     segment += 1
                     put(example.prompt, 0, response=False)
                 put(config.lead, branch, response=False)

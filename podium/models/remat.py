@@ -1,34 +1,30 @@
 """What the backward pass keeps of each layer, and what it computes again (Chen et al. 2016, arXiv 1604.06174)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import jax
 
 from podium.config.training import Remat
-from podium.ops.platform import Implementation, resolve
+from podium.models.config import NetworkConfig
+from podium.ops.choices import Implementation, Kept
+from podium.ops.platform import resolve
 from podium.ops.types import RESIDUALS
 
-if TYPE_CHECKING:
-    from podium.models.config import NetworkConfig
 
-# none: everything is kept; dots: the products with kernels and what attention gave; full: a layer's input alone.
-Policy = Literal["none", "dots", "full"]
-
-
-def policy(remat: Remat, implementation: Implementation) -> Policy:
+def policy(remat: Remat, implementation: Implementation) -> Kept:
     """Decide what `auto` means: a CPU has memory to spare and little speed, an accelerator the other way round."""
     if remat != "auto":
         return remat
     return "none" if resolve(implementation) in ("cpu", "reference") else "full"
 
 
-def training_config(config: "NetworkConfig", remat: Remat) -> "NetworkConfig":
+def training_config(config: NetworkConfig, remat: Remat) -> NetworkConfig:
     """Give the configuration of a network that is trained."""
     return config.replace(remat=policy(remat, config.implementation))
 
 
-def rematerialised(layer: Callable[..., Any], remat: Policy, *, scanned: bool) -> Callable[..., Any]:
+def rematerialised(layer: Callable[..., Any], remat: Kept, *, scanned: bool) -> Callable[..., Any]:
     """Let the backward pass of a layer keep what the policy says. `scanned`: the body of a scan, which XLA keeps apart.
 
     Products with a batch dimension are those of attention, of size time x time, and are never kept.

@@ -2,14 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 
+from podium.ops.choices import Activation, Implementation
 from podium.ops.cpu import activation as cpu
-from podium.ops.platform import Implementation, resolve
-
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu"]
+from podium.ops.platform import resolve
 
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import attention as cpu
 from podium.ops.cpu.attention import SidewaysCache
-from podium.ops.platform import Implementation, Platform, notice, resolve
+from podium.ops.platform import Platform, notice, resolve
 from podium.ops.types import RESIDUALS, Alternating, KeyValues, KVCache, Visibility
 
 Memory = KeyValues | KVCache | SidewaysCache

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import bias as cpu
-from podium.ops.platform import Implementation, resolve
+from podium.ops.platform import resolve
 
 
 def relative_bias(table: jax.Array, buckets: np.ndarray, implementation: Implementation) -> jax.Array:

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import linear as cpu
-from podium.ops.platform import Implementation, resolve
+from podium.ops.platform import resolve
 
 
 def contract(x: jax.Array, kernel: jax.Array, dims: int, implementation: Implementation) -> jax.Array:

@@ -1,7 +1,8 @@
 """How loops over layers are compiled."""
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import loops as cpu
-from podium.ops.platform import Implementation, resolve
+from podium.ops.platform import resolve
 
 
 def scan_unrolled(layers: int, implementation: Implementation) -> bool:

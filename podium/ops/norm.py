@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import norm as cpu
-from podium.ops.platform import Implementation, resolve
+from podium.ops.platform import resolve
 
 
 def to_unit_square(x: jax.Array, eps: float, implementation: Implementation) -> jax.Array:

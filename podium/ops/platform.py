@@ -6,8 +6,8 @@ from typing import Literal
 
 import jax
 
-# "auto" is that of the platform that JAX runs on. A program that is compiled for another platform names it.
-Implementation = Literal["auto", "reference", "cpu", "gpu", "tpu"]
+from podium.ops.choices import Implementation
+
 Platform = Literal["reference", "cpu", "gpu", "tpu"]
 
 log = logging.getLogger(__name__)

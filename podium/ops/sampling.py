@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from podium.ops.choices import Implementation
 from podium.ops.cpu import sampling as cpu
-from podium.ops.platform import Implementation, resolve
+from podium.ops.platform import resolve
 
 
 def first_highest(logits: jax.Array, implementation: Implementation) -> jax.Array:

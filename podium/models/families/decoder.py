@@ -10,7 +10,7 @@ from podium.models.config import TransformerConfig
 from podium.models.families.names import LM_HEAD, Names, Path, block_name
 from podium.models.families.options import Options
 from podium.models.families.rope_options import Rope, rope_json
-from podium.ops.activation import Activation
+from podium.ops.choices import Activation
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 ACTIVATION_NAMES: Mapping[Activation, str] = {

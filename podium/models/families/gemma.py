@@ -14,7 +14,7 @@ from podium.models.families.decoder import (
 )
 from podium.models.families.options import Options
 from podium.models.families.rope_options import read_rope
-from podium.ops.activation import Activation
+from podium.ops.choices import Activation
 
 GEMMA_DEFAULTS = {
     "head_dim": 256,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from podium.errors import UserError
-from podium.ops.activation import Activation
+from podium.ops.choices import Activation
 
 # Keys that change neither the network nor its weights, whatever the family. Dropout is off everywhere by design.
 _INERT = frozenset(

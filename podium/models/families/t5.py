@@ -8,7 +8,7 @@ from podium.models.config import EncoderDecoderConfig
 from podium.models.families.base import Family
 from podium.models.families.names import LM_HEAD, Names, Path, block_name
 from podium.models.families.options import Options
-from podium.ops.activation import Activation
+from podium.ops.choices import Activation
 
 T5_DEFAULTS = {
     "d_kv": 64,
