@@ -107,7 +107,7 @@ def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: M
     Where the mesh cuts nothing but the batch and updates are whole, each device runs it on its own rows; elsewhere
     XLA divides it.
     """
-    rows = rows_apart(mesh) if spec.whole_updates else None
+    rows = rows_apart(mesh) if spec.schedule.whole else None
     if rows is None:
         return make_step(spec, optimizers, score)
     each, same = PartitionSpec(rows.axes), PartitionSpec()

@@ -81,10 +81,10 @@ def test_before_the_first_update_the_policy_is_the_one_that_sampled(changes) -> 
 def test_updates_on_the_whole_rollout_equal_the_general_path(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short cut takes new log-probabilities for old ones; the general path computes the old ones on their own."""
     spec = tiny.ppo_spec(num_ppo_epochs=epochs, num_mini_batches=1)
-    assert spec.whole_updates
+    assert spec.schedule.whole
     step, state, frozen = set_up(spec)
     short = step(state, frozen, tiny.prompts(8))
-    monkeypatch.setattr(type(spec), "whole_updates", False)
+    monkeypatch.setattr(type(spec.schedule), "whole", False)
     step, state, frozen = set_up(spec)
     general = step(state, frozen, tiny.prompts(8))
     assert len(short[1].updates["val/ratio"]) == epochs
