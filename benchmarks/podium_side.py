@@ -27,8 +27,8 @@ from podium.models import LoraSpec, Model  # noqa: E402
 from podium.models.config import EncoderDecoderConfig, NetworkConfig, TransformerConfig  # noqa: E402
 from podium.models.family import init_adapter, init_params  # noqa: E402
 from podium.models.heads import init_head  # noqa: E402
+from podium.parallel import placement  # noqa: E402
 from podium.parallel.mesh import make_mesh  # noqa: E402
-from podium.rlhf import placement  # noqa: E402
 from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arrays  # noqa: E402
 from podium.rlhf.networks import Network  # noqa: E402
 from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
@@ -38,6 +38,7 @@ from podium.rlhf.rewards import reward_scores  # noqa: E402
 from podium.rlhf.roles import make_roles, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
 from podium.training.optimizer import make_optimizer  # noqa: E402
+from podium.training.step import start_state  # noqa: E402
 
 PAD = 0
 
@@ -144,7 +145,7 @@ def reward_seconds(case: Case) -> list[float]:
     )
     with placement.on(mesh):
         trained = {"base": init_params(config, jax.random.key(0))[0], "head": init_head(config, jax.random.key(1))}
-        state = placement.start_state(mesh, network, trained, tx)
+        state = start_state(mesh, network.axes(trained), trained, tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         pure = make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.0)
         step = jax.jit(pure, donate_argnums=0, out_shardings=(shardings, None))

@@ -14,7 +14,7 @@ from podium.config import PpoConfig
 from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.models import Model
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.ppo import ScoreFn
 from podium.rlhf.program import compile_steps, place, step_operations
 from podium.rlhf.prompt_batches import PromptBatches

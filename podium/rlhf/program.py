@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from podium.parallel import placement
 from podium.parallel.rows import rows_apart
 from podium.parallel.sharding import constrain
-from podium.rlhf import placement
-from podium.rlhf.networks import Network, Weights
+from podium.rlhf.networks import Network, Tree, Weights
 from podium.rlhf.ppo import ScoreFn, StepOutput, learn, make_step
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.roles import Roles
@@ -20,6 +20,7 @@ from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.rlhf.text_scoring import HostScorer, Scorer
 from podium.training.calls import repeated
+from podium.training.optimizer import open_optimizer
 from podium.training.scalars import Scalars
 
 
@@ -126,16 +127,20 @@ def place(
 ) -> tuple[Frozen, PpoState]:
     """Lay frozen trees and the state out on the mesh."""
     networks = {"policy": spec.policy} | ({} if spec.critic is None else {"critic": spec.critic})
+
+    def lay_out(network: Network, tree: Tree) -> Tree:
+        return placement.place_weights(mesh, network.axes(tree), tree)
+
     bases = {}
     for name, tree in roles.frozen.bases.items():
         owner = roles.reward if name == "reward" and roles.reward else roles.reference
-        bases[name] = placement.place_weights(mesh, Network(owner.config), {"base": tree})["base"]
-    reward = placement.place_weights(mesh, roles.reward, roles.frozen.reward) if roles.reward else {}
-    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in roles.weights.items()}
+        bases[name] = lay_out(Network(owner.config), {"base": tree})["base"]
+    reward = lay_out(roles.reward, roles.frozen.reward) if roles.reward else {}
+    weights = {name: lay_out(networks[name], tree) for name, tree in roles.weights.items()}
     key = jax.random.fold_in(jax.random.key(seed), 2)
     state = init_state(weights, optimizers, kl_coef=kl_coef, key=key)
     optimizer = {
-        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name]) for name, tree in weights.items()
+        name: open_optimizer(optimizers[name], mesh, networks[name].axes(tree), tree) for name, tree in weights.items()
     }
     rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
     return Frozen(bases, reward), PpoState(weights, optimizer, *rest)

@@ -20,7 +20,7 @@ from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec
 from podium.models.packing import Example
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
@@ -32,6 +32,7 @@ from podium.rlhf.scoring import encode_answers, score_shown
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
+from podium.training.step import start_state
 from podium.training.trainer import fit
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
@@ -108,8 +109,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     network = Network(model.config, model.lora, "base" if model.lora else None)
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
     bases = {"base": model.params} if model.lora else {}
-    if model.lora:
-        bases = {"base": placement.place_weights(mesh, Network(model.config), {"base": model.params})["base"]}
+    bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
     lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
     sizes = sizes_of(model.config, comparisons)
     per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps
@@ -126,7 +126,8 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             return placement.place_batch(mesh, micro, dim=1)
 
-        state = placement.start_state(mesh, network, {**trained, "head": model.head}, tx)
+        weights = {**trained, "head": model.head}
+        state = start_state(mesh, network.axes(weights), weights, tx)
         step = make_reward_step(
             network, tx, loss=config.loss, center_rewards_coefficient=config.center_rewards_coefficient
         )
