@@ -44,6 +44,11 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...], dim: int) -> NamedShardin
     return named_sharding(mesh, axes, shape, "batch")
 
 
+def abstract(shapes: Any, shardings: Any) -> Any:
+    """Give arrays of these shapes and types as they would lie there: what programs are compiled for without any."""
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
+
+
 @contextlib.contextmanager
 def on(mesh: Mesh) -> Iterator[None]:
     """Run programs over this mesh: activations are pinned to their logical axes."""

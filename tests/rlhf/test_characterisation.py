@@ -34,7 +34,7 @@ from podium.rlhf import comparisons, demonstrations
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import learn
 from podium.rlhf.reward import make_reward_step
-from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.roles import fill_roles, make_roles, ppo_spec, reward_network
 from podium.rlhf.rollout import Rollout
 from podium.rlhf.sft import make_sft_step
 from podium.rlhf.state import Frozen, PpoState, init_state
@@ -188,19 +188,18 @@ def train_ppo(model: Model, lora: bool, critic: str, mesh: Any) -> dict[str, Any
         kl_horizon=100,
     )
     base = model.replace(lora=None, adapter=None)
-    roles = make_roles(base, reward, config, 0)
+    roles = make_roles(base.config, reward_network(reward, base), config)
+    weights, filled = fill_roles(roles, base, reward, 0)
     spec = ppo_spec(roles, config, model.tokenizer.eos_ids, model.tokenizer.pad_id)
-    weights = dict(roles.weights)
     if lora:
         weights["policy"] = weights["policy"] | {"adapter": model.adapter}
     if critic == "separate":
         own = weights_of(model_of(kind_of(model), lora, "critic "), lora)
         weights["critic"] = own | {"head": head_of(model, "values")}
     with placement.on(mesh):
-        networks = {"policy": roles.policy} | ({"critic": roles.critic} if roles.critic else {})
-        axes = {name: networks[name].axes(tree) for name, tree in weights.items()}
+        axes = {name: roles.trained[name].axes(tree) for name, tree in weights.items()}
         weights = placement.place_weights(mesh, axes, weights)
-        bases = {"base": roles.frozen.bases["policy"]}
+        bases = {"base": filled.bases["policy"]}
         bases = placement.place_weights(mesh, roles.reference.axes(bases), bases)
         frozen = Frozen({"policy": bases["base"]}, {})
         optimizers = {name: optimizer(2e-3) for name in weights}

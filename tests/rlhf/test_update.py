@@ -140,19 +140,18 @@ def orders_of(schedule: UpdateSchedule) -> list[list[int]]:
     return [part.tolist() for epoch in epochs for part in epoch]
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("schedule", [(3, 1, 1), (2, 2, 1), (2, 2, 2), (1, 1, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("schedule", "devices"), [((3, 1, 1), 1), ((3, 1, 1), 8), ((2, 2, 1), 1), ((2, 2, 2), 1), ((1, 1, 4), 1)], ids=str
+)
 def test_an_algorithm_without_a_critic_runs_in_the_same_loop(schedule: tuple[int, int, int], devices: int) -> None:
     plan = UpdateSchedule(*schedule)
-    if devices > 1 and not plan.whole:
-        pytest.skip("minibatches are drawn from all rows")
     mesh = make_mesh(data=8, fsdp=1) if devices > 1 else None
     updated = updates(RLOO, plan, rows_apart(mesh) if mesh else ALL, mesh)
     table, losses = slow_updates(*given(), orders_of(plan))
     np.testing.assert_allclose(updated.trained.weights["policy"]["table"], table, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(updated.statistics["loss"], losses, rtol=1e-4, atol=1e-6)
     assert updated.old.values is None
-    assert np.abs(np.asarray(table) - given()[0]).max() > 0.1, "the updates moved the policy"
+    assert np.abs(np.asarray(table) - given()[0]).max() > 0.03, "the updates moved the policy"
 
 
 @pytest.mark.parametrize(("schedule", "passes"), [((1, 1, 1), 1), ((4, 1, 1), 2), ((1, 2, 1), 2)], ids=str)
