@@ -23,21 +23,20 @@ os.environ["JAX_NUM_CPU_DEVICES"] = str(json.loads(Path(sys.argv[1]).read_text()
 import jax  # noqa: E402 - pages and processors are chosen before JAX starts
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig  # noqa: E402
+from podium.data.records import PromptRecord  # noqa: E402
 from podium.models import LoraSpec, Model  # noqa: E402
 from podium.models.config import EncoderDecoderConfig, NetworkConfig, TransformerConfig  # noqa: E402
 from podium.models.family import init_adapter, init_params  # noqa: E402
 from podium.models.heads import init_head  # noqa: E402
+from podium.parallel import placement  # noqa: E402
 from podium.parallel.mesh import make_mesh  # noqa: E402
-from podium.rlhf import placement  # noqa: E402
 from podium.rlhf.comparisons import Comparison, epoch_batches, sizes_of, to_arrays  # noqa: E402
 from podium.rlhf.networks import Network  # noqa: E402
-from podium.rlhf.ppo_training import PpoRun, fit  # noqa: E402
-from podium.rlhf.prompt_batches import PromptBatches  # noqa: E402
+from podium.rlhf.ppo_training import PpoRun, train_ppo  # noqa: E402
 from podium.rlhf.reward import make_reward_step  # noqa: E402
-from podium.rlhf.rewards import reward_scores  # noqa: E402
-from podium.rlhf.roles import make_roles, ppo_spec  # noqa: E402
 from podium.training.metrics import read_metrics  # noqa: E402
 from podium.training.optimizer import make_optimizer  # noqa: E402
+from podium.training.step import start_state  # noqa: E402
 
 PAD = 0
 
@@ -84,8 +83,15 @@ def model_config(case: Case) -> NetworkConfig:
 def models(case: Case) -> tuple[Model, Model]:
     """A policy and a reward model: an adapter on the policy's base with LoRA, else full weights of its own."""
     config, keys = model_config(case), jax.random.split(jax.random.key(0), 4)
-    # The step reads no text: a tokenizer is only asked whether it is the same.
-    tokenizer: Any = SimpleNamespace(same_as=lambda _: True)
+    # Of no text: a prompt's words are its tokens.
+    tokenizer: Any = SimpleNamespace(
+        same_as=lambda _: True,
+        ending=(),
+        eos_ids=(),
+        pad_id=PAD,
+        encode_prompt=lambda prompt: [int(word) for word in prompt[0]["content"].split()],
+        decode=str,
+    )
     params, _ = init_params(config, keys[0])
     policy = Model(config=config, params=params, tokenizer=tokenizer, base_digest="random")
     reward = policy.replace(role="reward", head=init_head(config, keys[1]))
@@ -111,9 +117,8 @@ def ppo_seconds(case: Case) -> list[float]:
         sample_rows=0,
         score_samples=0,
     )
-    cast = make_roles(*models(case), config, 0)
-    spec = ppo_spec(cast, config, (), PAD)
-    batches = PromptBatches.of(cases.tokens(case, 4 * case.batch, case.prompt), case.batch, 0, PAD)
+    texts = [" ".join(map(str, ids)) for ids in cases.tokens(case, 4 * case.batch, case.prompt)]
+    prompts = [PromptRecord(id=str(n), prompt=[{"role": "user", "content": text}]) for n, text in enumerate(texts)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         run = PpoRun(
@@ -125,7 +130,7 @@ def ppo_seconds(case: Case) -> list[float]:
             "bench",
             path / "rollouts.jsonl",
         )
-        fit(cast, spec, batches, run, None, reward_scores(cast.reward, spec))
+        train_ppo(*models(case), prompts, run)
         return gaps([row["time"] for row in read_metrics(path)])
 
 
@@ -144,7 +149,7 @@ def reward_seconds(case: Case) -> list[float]:
     )
     with placement.on(mesh):
         trained = {"base": init_params(config, jax.random.key(0))[0], "head": init_head(config, jax.random.key(1))}
-        state = placement.start_state(mesh, network, trained, tx)
+        state = start_state(mesh, network.axes(trained), trained, tx)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         pure = make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.0)
         step = jax.jit(pure, donate_argnums=0, out_shardings=(shardings, None))

@@ -32,6 +32,36 @@ class ScoreScale(NamedTuple):
         return (scores - self.mean) / self.std
 
 
+class Predictions(NamedTuple):
+    """What the networks being trained say of a rollout's tokens, each [rows, response].
+
+    values: None without a critic; entropies: constants to the gradient, None where predictions are kept as old ones.
+    """
+
+    logprobs: jax.Array
+    values: jax.Array | None
+    entropies: jax.Array | None
+
+    def old(self) -> "Predictions":
+        """Give what experience is made of, as constants to the gradient."""
+        old: Predictions = jax.lax.stop_gradient(self._replace(entropies=None))
+        return old
+
+
+class ScoredRollout(NamedTuple):
+    """What is known of a rollout beside its texts.
+
+    mask: true at sampled tokens, [batch, response]; finished: the response ended by itself, [batch]; ref_logprobs:
+    under the reference, [batch, response]; raw_scores, scores: [batch], as given and adjusted.
+    """
+
+    mask: jax.Array
+    finished: jax.Array
+    ref_logprobs: jax.Array
+    raw_scores: jax.Array
+    scores: jax.Array
+
+
 class Experience(NamedTuple):
     """What the updates learn from, each [batch, response]."""
 
@@ -75,20 +105,14 @@ def explained_variance(values: jax.Array, returns: jax.Array, mask: jax.Array) -
 
 
 def make_experience(
-    logprobs: jax.Array,
-    values: jax.Array,
-    ref_logprobs: jax.Array,
-    scores: jax.Array,
-    mask: jax.Array,
-    *,
-    kl_coef: jax.Array,
-    spec: RewardSpec,
+    old: Predictions, scored: ScoredRollout, *, kl_coef: jax.Array, spec: RewardSpec
 ) -> tuple[Experience, dict[str, jax.Array]]:
     """Compute token rewards, GAE, and advantages whitened over the global batch; returns them with objective metrics.
 
-    All inputs are constants to the gradient. `scores` [batch] are already adjusted for missing ends.
+    All inputs are constants to the gradient.
     """
-    logprobs, values = jax.lax.stop_gradient((logprobs, values))
+    logprobs, values, (mask, finished, ref_logprobs, raw_scores, scores) = old.logprobs, old.values, scored
+    assert values is not None, "generalised advantages need a critic"
     rewards = token_rewards(scores, logprobs, ref_logprobs, mask, kl_coef=kl_coef, kind=spec.kl_estimator)
     if spec.whiten_rewards:
         # The mean stays: moving it would reward or punish length (Ziegler et al. 2019, published code).
@@ -104,9 +128,12 @@ def make_experience(
         "objective/entropy": jnp.mean(jnp.sum(-masked.fill(logprobs, mask), axis=1)),
         "objective/non_score_reward": non_score,
         "objective/scores": jnp.mean(scores),
+        "objective/scores_raw": jnp.mean(raw_scores),
+        "objective/scores_std": jnp.std(raw_scores),
         "objective/rlhf_reward": jnp.mean(scores) + non_score,
         "objective/kl_coef": kl_coef,
         "val/explained_variance": explained,
+        "val/num_eos_tokens": jnp.sum(finished.astype(jnp.int32)),
         "objective/response_length": jnp.mean(jnp.sum(mask.astype(jnp.float32), axis=1)),
     }
     return Experience(logprobs, values, advantages, returns), metrics

@@ -6,7 +6,7 @@ import jax
 
 from podium.losses import masked
 from podium.losses.ppo import PolicyStats, ValueStats, policy_loss, value_loss
-from podium.rlhf.experience import Experience
+from podium.rlhf.experience import Experience, Predictions
 
 
 class Statistics(NamedTuple):
@@ -34,9 +34,7 @@ class Statistics(NamedTuple):
 
 
 def objective(
-    logprobs: jax.Array,
-    values: jax.Array,
-    entropies: jax.Array,
+    predictions: Predictions,
     experience: Experience,
     mask: jax.Array,
     total: jax.Array,
@@ -49,6 +47,8 @@ def objective(
 
     `total` is the number of tokens that count in the whole batch, of which these rows may be a part.
     """
+    logprobs, values, entropies = predictions
+    assert values is not None and entropies is not None, "the loss of a critic and a statistic need them"
     policy, policy_stats = policy_loss(
         logprobs, experience.logprobs, experience.advantages, mask, clip_range=clip_range, total=total
     )

@@ -3,7 +3,8 @@
 Differences from common implementations are options, never accidents: docs/rlhf.md.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,12 +13,14 @@ import optax
 
 from podium.losses import masked
 from podium.losses.ppo import adapt_kl_coef
+from podium.models.heads import apply_head
 from podium.parallel.rows import ALL, Rows
-from podium.rlhf.experience import adjust_scores
+from podium.rlhf.experience import Predictions, ScoredRollout, adjust_scores, make_experience
+from podium.rlhf.networks import Bases, Network, Weights
 from podium.rlhf.rollout import Prompts, Rollout, roll_out, trunk_of
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import Frozen, PpoState, step_keys
-from podium.rlhf.update import ScoredRollout, minibatch_updates, whole_updates
+from podium.rlhf.update import Algorithm, Trained, run_updates
 
 # (frozen, rollout) -> scores [batch]; a reward model, or any function of the tokens.
 ScoreFn = Callable[["Frozen", Rollout], jax.Array]
@@ -56,8 +59,6 @@ def learn(
     rows: Rows = ALL,
 ) -> tuple[PpoState, StepOutput]:
     """Learn from a rollout with its scores [batch]: the second half of a step, which is pure."""
-    raw_scores = scores
-    scores = adjust_scores(state.scale.apply(raw_scores), rollout.finished, spec.rewards)
     ref_logprobs = spec.reference.response_logprobs(
         frozen.bases,
         {},
@@ -65,21 +66,42 @@ def learn(
         temperature=spec.sampling.temperature,
         trunk=trunk_of(spec, rollout),
     )
-    scored = ScoredRollout(rollout, ref_logprobs, raw_scores, scores)
-    keys = step_keys(state)
-    if spec.whole_updates:
-        updated = whole_updates(spec, optimizers, state, frozen.bases, scored, rows)
-    else:
-        assert rows == ALL, "minibatches are drawn from all rows"
-        updated = minibatch_updates(spec, optimizers, state, frozen.bases, scored, keys.order)
-    weights, optimizer, metrics, stats = updated
+    mask, finished = rollout.response_mask, rollout.finished
+    adjusted = adjust_scores(state.scale.apply(scores), finished, spec.rewards)
+    scored = ScoredRollout(mask, finished, ref_logprobs, scores, adjusted)
+    algorithm = Algorithm(
+        predict=functools.partial(predict, spec, frozen.bases),
+        experience=functools.partial(make_experience, kl_coef=state.kl_coef, spec=spec.rewards),
+        objective=spec.objective,
+    )
+    keys, trained = step_keys(state), Trained(state.weights, state.optimizer)
+    trained, old, metrics, statistics = run_updates(
+        algorithm, spec.schedule, optimizers, trained, rollout, scored, keys.order, rows
+    )
     kl_coef = state.kl_coef
     if spec.kl_target is not None:
         batch = scores.shape[0] * rows.count
         kl_coef = adapt_kl_coef(kl_coef, metrics["objective/kl"], batch, target=spec.kl_target, horizon=spec.kl_horizon)
-    metrics = metrics | {name: jnp.mean(values) for name, values in stats.items()}
-    row_kl = jnp.sum(masked.fill(metrics.pop("row_logprobs") - ref_logprobs, rollout.response_mask), axis=1)
-    ids, mask = rollout.text.joined()
-    row = {"ids": ids, "mask": mask, "score": raw_scores, "kl": row_kl, "finished": rollout.finished}
-    after = PpoState(weights, optimizer, kl_coef, keys.following, state.step + 1, state.scale)
-    return after, StepOutput(metrics, stats, row)
+    metrics = metrics | {name: jnp.mean(values) for name, values in statistics.items()}
+    ids, text_mask = rollout.text.joined()
+    kl = jnp.sum(masked.fill(old.logprobs - ref_logprobs, mask), axis=1)
+    row = {"ids": ids, "mask": text_mask, "score": scores, "kl": kl, "finished": finished}
+    after = PpoState(*trained, kl_coef, keys.following, state.step + 1, state.scale)
+    return after, StepOutput(metrics, statistics, row)
+
+
+def predict(spec: PpoSpec, bases: Bases, weights: Mapping[str, Weights], rollout: Rollout) -> Predictions:
+    """Log-probabilities, values and entropies under the weights being trained."""
+
+    def states(network: Network, trained: Weights) -> jax.Array:
+        return network.response_states(bases, trained, rollout.text, trunk=trunk_of(spec, rollout))
+
+    hidden = states(spec.policy, weights["policy"])
+    logprobs, entropies = spec.policy.token_statistics(
+        bases, weights["policy"], hidden, rollout.text.response_ids, temperature=spec.sampling.temperature
+    )
+    if spec.critic is None:
+        values = apply_head(weights["policy"]["head"], hidden)
+    else:
+        values = apply_head(weights["critic"]["head"], states(spec.critic, weights["critic"]))
+    return Predictions(logprobs, values, entropies)

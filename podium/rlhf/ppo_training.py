@@ -9,23 +9,25 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from podium.config import PpoConfig
 from podium.data.records import PromptRecord
+from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 from podium.models import Model
-from podium.rlhf import placement
+from podium.parallel import placement
+from podium.rlhf.layout import place
 from podium.rlhf.ppo import ScoreFn
-from podium.rlhf.program import compile_steps, place, step_operations
+from podium.rlhf.program import compile_steps, make_optimizers, step_operations
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
-from podium.rlhf.roles import Roles, make_roles, ppo_spec
+from podium.rlhf.roles import Roles, fill_roles, make_roles, ppo_spec, reward_network
 from podium.rlhf.spec import PpoSpec
-from podium.rlhf.state import PpoState
+from podium.rlhf.state import PpoState, init_state
 from podium.rlhf.text_scoring import FunctionReward, FunctionScorer, HostScorer, TextScorer
 from podium.training.calls import steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
-from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
 
 # In a policy's metadata: what its scores were measured by in training. Evaluation gives rewards as they are.
@@ -45,68 +47,74 @@ def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[P
 
     Raises UserError for unusable prompts or models, for numbers that are not finite and for a KL above kl_stop.
     """
-    tokenizer, judge = policy.tokenizer, reward if isinstance(reward, Model) else None
-    roles = make_roles(policy, judge, run.config, run.seed)
-    same_tokens = judge is not None and judge.tokenizer.same_as(tokenizer)
+    config, mesh, tokenizer = run.config, run.mesh, policy.tokenizer
+    judge = reward if isinstance(reward, Model) else None
+    roles = make_roles(policy.config, reward_network(judge, policy), config)
     # Where the reward model reads texts, those get their ends there.
-    ending = tokenizer.ending if judge is not None and same_tokens and judge.read_at == "end" else ()
-    spec = ppo_spec(roles, run.config, tokenizer.eos_ids, tokenizer.pad_id, ending)
-    size = run.config.per_device_batch_size * placement.data_parallel(run.mesh)
-    room = run.config.max_new_tokens + len(ending)
+    ends_here = judge is not None and judge.tokenizer.same_as(tokenizer) and judge.read_at == "end"
+    ending = tokenizer.ending if ends_here else ()
+    spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending)
+    size, room = config.per_device_batch_size * placement.data_parallel(mesh), config.max_new_tokens + len(ending)
     batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
-    score: ScoreFn | HostScorer
-    if isinstance(reward, FunctionReward):
-        score = FunctionScorer(reward, prompts, tokenizer.decode)
-    else:
-        assert roles.reward is not None, "a reward model has its role"
-        scores = reward_scores(roles.reward, spec)
-        score = scores if same_tokens else TextScorer(roles.reward, reward, prompts, tokenizer.decode)
-    state = fit(roles, spec, batches, run, tokenizer.decode, score)
-    trained = state.weights["policy"]
-    scale = {"mean": float(state.scale.mean), "std": float(state.scale.std)}
-    policy = policy.replace(metadata=policy.metadata | {SCORE_SCALE: scale})
-    if spec.policy.lora:
-        return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
-    return policy.replace(params=trained["base"])
-
-
-def fit(
-    roles: Roles, spec: PpoSpec, batches: PromptBatches, run: PpoRun, decode: Any, score: ScoreFn | HostScorer
-) -> PpoState:
-    """Run the steps over the mesh; `score` may be any function of the tokens, or reads texts."""
-    config, mesh = run.config, run.mesh
-    rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
-    updates = config.num_ppo_epochs * config.num_mini_batches
-    configurations = {
-        name: configured(config, learning_rate=rates[name], total_steps=config.max_steps * updates)
-        for name in roles.weights
-    }
-    optimizers = {name: optimizer for name, (optimizer, _) in configurations.items()}
-    # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
-    schedule = np.asarray(configurations["policy"][1](np.arange(config.max_steps) * updates)).tolist()
+    score = _score(spec, roles, reward, prompts, tokenizer)
+    tokens = batches.size * (batches.width + spec.max_new_tokens)
+    operations = step_operations(roles, config.num_ppo_epochs, tokens)
+    per_call = 1 if isinstance(score, HostScorer) else steps_per_call(operations)
+    optimizers, schedule = make_optimizers(roles, config)
+    key = jax.random.fold_in(jax.random.key(run.seed), 2)
+    start = functools.partial(init_state, optimizers=optimizers, kl_coef=config.kl_coef, key=key)
+    filled = fill_roles(roles, policy, judge, run.seed)
     with placement.on(mesh):
-        frozen, state = place(roles, spec, optimizers, kl_coef=config.kl_coef, seed=run.seed, mesh=mesh)
-        judge = scorer(score, mesh)
-        scale = measure_scores(spec, frozen, state, batches, judge, samples=config.score_samples, mesh=mesh)
+        frozen, state = place(mesh, roles, optimizers, *filled, start)
+        outside = scorer(score, mesh)
+        scale = measure_scores(spec, frozen, state, batches, outside, samples=config.score_samples, mesh=mesh)
         state = measured_by(state, scale, critic_scores=roles.critic_scores)
-        tokens = batches.size * (batches.width + spec.max_new_tokens)
-        per_call = 1 if isinstance(score, HostScorer) else steps_per_call(step_operations(roles, spec, tokens))
         compiled = compile_steps(
-            spec, optimizers, score, judge, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
+            spec, optimizers, score, outside, state, batches, mesh, per_call=per_call, sample_rows=config.sample_rows
         )
 
         def steps(indices: range, state: PpoState) -> tuple[PpoState, Scalars, Any]:
             state, (scalars, rows) = compiled(indices, state, frozen)
-            return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, decode)
+            return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, tokenizer.decode)
 
-        monitor = Monitor(
-            "ppo",
-            shown={"score": "objective/scores_raw", "kl": "objective/kl", "len": "objective/response_length"},
-            known=lambda done: {"lr": schedule[done - 1], "episode": done * batches.size},
-            check=functools.partial(_check_kl, config.kl_stop),
-            on_restart=functools.partial(_cut_rows, run.rollouts),
-        )
-        return run_loop(steps, state, run, monitor, total=config.max_steps, per_call=per_call)
+        monitor = _monitor(run, schedule, batches.size)
+        state = run_loop(steps, state, run, monitor, total=config.max_steps, per_call=per_call)
+    return _tuned(policy, spec, state)
+
+
+def _score(
+    spec: PpoSpec, roles: Roles, reward: Model | FunctionReward, prompts: Sequence[PromptRecord], tokenizer: Tokenizer
+) -> ScoreFn | HostScorer:
+    """Score tokens where the reward model has the policy's, texts elsewhere."""
+    if isinstance(reward, FunctionReward):
+        return FunctionScorer(reward, prompts, tokenizer.decode)
+    assert roles.reward is not None, "a reward model has its role"
+    if reward.tokenizer.same_as(tokenizer):
+        return reward_scores(roles.reward, spec)
+    return TextScorer(roles.reward, reward, prompts, tokenizer.decode)
+
+
+def _monitor(run: PpoRun, schedule: optax.Schedule, size: int) -> Monitor:
+    config = run.config
+    updates = config.num_ppo_epochs * config.num_mini_batches
+    # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
+    rates = np.asarray(schedule(np.arange(config.max_steps) * updates)).tolist()
+    return Monitor(
+        "ppo",
+        shown={"score": "objective/scores_raw", "kl": "objective/kl", "len": "objective/response_length"},
+        known=lambda done: {"lr": rates[done - 1], "episode": done * size},
+        check=functools.partial(_check_kl, config.kl_stop),
+        on_restart=functools.partial(_cut_rows, run.rollouts),
+    )
+
+
+def _tuned(policy: Model, spec: PpoSpec, state: PpoState) -> Model:
+    """Return the policy with what was trained, and what its scores were measured by."""
+    scale = {"mean": float(state.scale.mean), "std": float(state.scale.std)}
+    policy, trained = policy.replace(metadata=policy.metadata | {SCORE_SCALE: scale}), state.weights["policy"]
+    if spec.policy.lora:
+        return policy.replace(lora=spec.policy.lora, adapter=trained["adapter"])
+    return policy.replace(params=trained["base"])
 
 
 def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> None:

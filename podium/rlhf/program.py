@@ -1,43 +1,58 @@
-"""PPO's step as programs over a mesh: what is laid out where, and what is compiled."""
+"""PPO's step as programs over a mesh, made from roles and shapes: what is compiled, and how much it computes."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, PartitionSpec
 
+from podium.config import PpoConfig
+from podium.models import family
+from podium.parallel import placement
 from podium.parallel.rows import rows_apart
 from podium.parallel.sharding import constrain
-from podium.rlhf import placement
-from podium.rlhf.networks import Network, Weights
+from podium.rlhf.layout import Optimizers
+from podium.rlhf.networks import Network
 from podium.rlhf.ppo import ScoreFn, StepOutput, learn, make_step
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.roles import Roles
-from podium.rlhf.rollout import roll_out
+from podium.rlhf.rollout import Prompts, roll_out
 from podium.rlhf.spec import PpoSpec
-from podium.rlhf.state import Frozen, PpoState, init_state
+from podium.rlhf.state import Frozen, PpoState
 from podium.rlhf.text_scoring import HostScorer, Scorer
 from podium.training.calls import repeated
+from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
 
 
-def step_operations(roles: Roles, spec: PpoSpec, tokens: int) -> float:
+def step_operations(roles: Roles, num_ppo_epochs: int, tokens: int) -> float:
     """Estimate the floating-point operations of a step on so many tokens: 2 per weight and token forward, 4 backward.
 
     An upper estimate: adapters need less of the backward pass, and half of an encoder-decoder reads each token.
     """
 
-    def size(network: Network, weights: Weights) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(network.params(roles.frozen.bases, weights)))
+    def size(network: Network | None) -> int:
+        if network is None:
+            return 0
+        base, _ = family.abstract_params(network.config)
+        return sum(leaf.size for leaf in jax.tree.leaves(base))
 
-    policy = size(roles.policy, roles.weights["policy"])
-    critic = 0 if roles.critic is None else size(roles.critic, roles.weights["critic"])
+    trained = size(roles.policy) + size(roles.critic)
     # Rollout, reference and reward model read each token once.
-    read = policy + size(roles.reference, {})
-    read += 0 if roles.reward is None else size(roles.reward, roles.frozen.reward)
-    return 2.0 * tokens * (read + 3 * spec.num_ppo_epochs * (policy + critic))
+    read = size(roles.policy) + size(roles.reference) + size(roles.reward)
+    return 2.0 * tokens * (read + 3 * num_ppo_epochs * trained)
+
+
+def make_optimizers(roles: Roles, config: PpoConfig) -> tuple[dict[str, optax.GradientTransformation], optax.Schedule]:
+    """Return the optimizer of each trained network, and the policy's learning rate by the number of updates before."""
+    rates = {"policy": config.learning_rate, "critic": config.critic.learning_rate or config.learning_rate}
+    total = config.max_steps * config.num_ppo_epochs * config.num_mini_batches
+    made = {name: configured(config, learning_rate=rates[name], total_steps=total) for name in roles.trained}
+    return {name: optimizer for name, (optimizer, _) in made.items()}, made["policy"][1]
 
 
 class StepLog(NamedTuple):
@@ -58,9 +73,64 @@ def _logging(step: Callable[..., tuple[PpoState, StepOutput]], count: int) -> Ca
     return logged
 
 
+def jit_steps(
+    spec: PpoSpec,
+    optimizers: Optimizers,
+    score: ScoreFn,
+    mesh: Mesh,
+    state: PpoState,
+    *,
+    per_call: int,
+    sample_rows: int,
+) -> Any:
+    """Jit (state, frozen, prompts [per_call, ...], count) -> (state, log), laid out like `state`, which is donated."""
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step_of_all = repeated(_logging(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
+    return jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
+
+
+class AbstractStep(NamedTuple):
+    """A program of steps with the shapes of its arguments."""
+
+    program: Any
+    arguments: tuple[PpoState, Frozen, Prompts, jax.ShapeDtypeStruct]
+    mesh: Mesh
+
+    def lower(self) -> Any:
+        """Lower the program, which then compiles for the devices of the mesh, here or not."""
+        with placement.on(self.mesh):
+            return self.program.trace(*self.arguments).lower()
+
+
+def abstract_step(
+    spec: PpoSpec,
+    optimizers: Optimizers,
+    score: ScoreFn,
+    mesh: Mesh,
+    arrays: tuple[Frozen, PpoState],
+    *,
+    size: int,
+    width: int,
+    per_call: int,
+    sample_rows: int,
+) -> AbstractStep:
+    """Make the program that a run would compile for batches of `size` prompts of `width` tokens, without a model.
+
+    `arrays` are those of `layout.abstract_arrays`. `score` may stand for a function that reads texts.
+    """
+    frozen, state = arrays
+    shape = (per_call, size, width)
+    where = placement.batch_sharding(mesh, shape, 1)
+    prompts = jax.eval_shape(lambda: Prompts(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)))
+    prompts = placement.abstract(prompts, Prompts(where, where))  # type: ignore[arg-type]  # shardings of its arrays
+    with placement.on(mesh):
+        program = jit_steps(spec, optimizers, score, mesh, state, per_call=per_call, sample_rows=sample_rows)
+    return AbstractStep(program, (state, frozen, prompts, jax.ShapeDtypeStruct((), jnp.int32)), mesh)
+
+
 def compile_steps(
     spec: PpoSpec,
-    optimizers: Mapping[str, Any],
+    optimizers: Optimizers,
     score: ScoreFn | HostScorer,
     judge: Scorer,
     state: PpoState,
@@ -75,10 +145,8 @@ def compile_steps(
     `state` is donated. Texts are the one reason to leave the devices inside a step: there is no other way from one
     tokenizer's tokens to another's.
     """
-    shardings = jax.tree.map(lambda x: x.sharding, state)
     if not isinstance(score, HostScorer):
-        step_of_all = repeated(_logging(over_mesh(spec, dict(optimizers), score, mesh), sample_rows), per_call)
-        program = jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
+        program = jit_steps(spec, optimizers, score, mesh, state, per_call=per_call, sample_rows=sample_rows)
 
         def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
             prompts = placement.place_batch(mesh, batches.at(indices, per_call), dim=1)
@@ -89,6 +157,7 @@ def compile_steps(
     assert per_call == 1, "texts are read between the programs of a step"
     sample = jax.jit(functools.partial(roll_out, spec))
     learn_and_log = _logging(functools.partial(learn, spec, dict(optimizers)), sample_rows)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
     update = jax.jit(learn_and_log, donate_argnums=0, out_shardings=(shardings, None))
 
     def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
@@ -107,7 +176,7 @@ def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: M
     Where the mesh cuts nothing but the batch and updates are whole, each device runs it on its own rows; elsewhere
     XLA divides it.
     """
-    rows = rows_apart(mesh) if spec.whole_updates else None
+    rows = rows_apart(mesh) if spec.schedule.whole else None
     if rows is None:
         return make_step(spec, optimizers, score)
     each, same = PartitionSpec(rows.axes), PartitionSpec()
@@ -119,23 +188,3 @@ def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: M
         out_specs=(same, StepOutput(same, same, each)),  # type: ignore[arg-type]
         check_vma=False,
     )
-
-
-def place(
-    roles: Roles, spec: PpoSpec, optimizers: Any, *, kl_coef: float, seed: int, mesh: Mesh
-) -> tuple[Frozen, PpoState]:
-    """Lay frozen trees and the state out on the mesh."""
-    networks = {"policy": spec.policy} | ({} if spec.critic is None else {"critic": spec.critic})
-    bases = {}
-    for name, tree in roles.frozen.bases.items():
-        owner = roles.reward if name == "reward" and roles.reward else roles.reference
-        bases[name] = placement.place_weights(mesh, Network(owner.config), {"base": tree})["base"]
-    reward = placement.place_weights(mesh, roles.reward, roles.frozen.reward) if roles.reward else {}
-    weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in roles.weights.items()}
-    key = jax.random.fold_in(jax.random.key(seed), 2)
-    state = init_state(weights, optimizers, kl_coef=kl_coef, key=key)
-    optimizer = {
-        name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name]) for name, tree in weights.items()
-    }
-    rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
-    return Frozen(bases, reward), PpoState(weights, optimizer, *rest)

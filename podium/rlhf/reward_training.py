@@ -22,7 +22,7 @@ from podium.models.lora import lora_spec
 from podium.models.packing import Example
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
@@ -34,6 +34,7 @@ from podium.rlhf.scoring import encode_answers, score_shown
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
+from podium.training.step import start_state
 from podium.training.trainer import fit
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
@@ -109,10 +110,8 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     config, mesh = run.config, run.mesh
     network = Network(training_config(model.config, config.remat), model.lora, "base" if model.lora else None)
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
-    bases = {}
-    if model.lora:
-        frozen = {"base": in_compute_type(model.params, model.config.dtype)}
-        bases = placement.place_weights(mesh, Network(model.config), frozen)
+    bases = {"base": in_compute_type(model.params, model.config.dtype)} if model.lora else {}
+    bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
     lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
     sizes = sizes_of(model.config, comparisons)
     per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps
@@ -129,7 +128,8 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             return placement.place_batch(mesh, micro, dim=1)
 
-        state = placement.start_state(mesh, network, {**trained, "head": model.head}, tx)
+        weights = {**trained, "head": model.head}
+        state = start_state(mesh, network.axes(weights), weights, tx)
         step = make_reward_step(
             network, tx, loss=config.loss, center_rewards_coefficient=config.center_rewards_coefficient
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.experience import ScoreScale
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import ScoreFn

@@ -1,7 +1,9 @@
-"""Who takes part in a run of PPO: policy, reference, critic and reward model, and which weights they share."""
+"""Who takes part in a run of PPO: policy, reference, critic and reward model, and which weights they share.
+
+The roles follow from configurations alone; weights, or the shapes of weights, fill them afterwards.
+"""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +11,13 @@ import jax.numpy as jnp
 from podium.config import PpoConfig
 from podium.errors import UserError
 from podium.generation.sampling import Sampling
-from podium.models import LoraSpec, Model, TransformerConfig
-from podium.models.config import EncoderDecoderConfig
-from podium.models.family import init_adapter
+from podium.models import Model, TransformerConfig, family
+from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec, merge_adapter
 from podium.ops.loops import decode_unrolled
 from podium.rlhf.experience import RewardSpec
-from podium.rlhf.networks import Network, Weights
+from podium.rlhf.networks import Network, Tree, Weights
 from podium.rlhf.reward import fold_normalisation
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import Frozen
@@ -24,70 +25,59 @@ from podium.rlhf.state import Frozen
 
 @dataclass(frozen=True)
 class Roles:
-    """The networks of a run with their weights; `bases` holds each frozen tree once, however many stand on it.
+    """The networks of a run, which name the trees they stand on: "policy", and "reward" where that is another.
 
-    reward: None where no model gives the rewards; critic_scores: the critic starts as the reward model, head and all.
+    critic: None where it is a head on the policy's trunk; reward: None where no model gives the rewards;
+    critic_scores: the critic starts as the reward model, head and all.
     """
 
     policy: Network
     reference: Network
     critic: Network | None
     reward: Network | None
-    weights: dict[str, Weights]
-    frozen: Frozen
     critic_scores: bool
 
+    @property
+    def trained(self) -> dict[str, Network]:
+        """The networks that have weights in the state, by name."""
+        return {"policy": self.policy} | ({} if self.critic is None else {"critic": self.critic})
 
-def make_roles(policy: Model, reward: Model | None, config: PpoConfig, seed: int) -> Roles:
-    """Decide who shares what. Raises UserError where the critic cannot start from the reward model.
+
+def make_roles(policy: NetworkConfig, reward: Network | None, config: PpoConfig) -> Roles:
+    """Decide who shares what; `reward` stands on "policy" where it is an adapter on that base, else on "reward".
 
     With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
     Without, the policy and the critic are full copies. Without a reward model the critic starts from the policy.
     """
-    bases: dict[str, Any] = {"policy": policy.params}
-    reward_network, reward_weights, same_base = None, {}, False
-    if reward is not None:
-        same_base = bool(reward.adapter) and reward.base_digest == policy.base_digest
-        if not same_base:
-            bases["reward"] = _merged(reward)
-        reward_network = Network(reward.config, reward.lora if same_base else None, "policy" if same_base else "reward")
-        if reward.head is None:
-            raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
-        head = fold_normalisation(reward.head, reward.gain, reward.bias)
-        reward_weights = {"head": head} | ({"adapter": reward.adapter} if same_base else {})
-    policy_key, critic_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
-    spec = lora_spec(config.lora)
-    if spec:
-        policy_network = Network(policy.config, spec, "policy")
-        weights: dict[str, Weights] = {"policy": {"adapter": init_adapter(policy.config, spec, policy_key)}}
-    else:
-        policy_network = Network(policy.config)
-        weights = {"policy": {"base": jax.tree.map(jnp.copy, policy.params)}}
-    critic = None
-    start = reward if reward is not None and config.critic.init == "reward" else policy
-    critic_scores = config.critic.kind == "separate" and start is not policy
-    if config.critic.kind == "shared":
-        weights["policy"]["head"] = init_head(policy.config, None)
-    else:
-        _check_critic(start, policy)
-        critic, weights["critic"] = _critic(start, policy, spec, same_base, critic_key)
-        weights["critic"]["head"] = reward_weights["head"] if critic_scores else init_head(policy.config, None)
-        weights["critic"] = jax.tree.map(jnp.copy, weights["critic"])
-    reference, frozen = Network(policy.config, None, "policy"), Frozen(bases, reward_weights)
-    return Roles(policy_network, reference, critic, reward_network, weights, frozen, critic_scores)
+    lora = lora_spec(config.lora)
+    trained = Network(policy, lora, "policy" if lora else None)
+    critic, critic_scores = None, False
+    if config.critic.kind == "separate":
+        critic, critic_scores = trained, reward is not None and config.critic.init == "reward"
+    if critic_scores and reward is not None:
+        critic = Network(reward.config, lora, "reward" if lora else None)
+        if lora and reward.base == "policy":
+            critic = Network(policy, reward.lora, "policy")
+    return Roles(trained, Network(policy, None, "policy"), critic, reward, critic_scores)
 
 
-def _critic(
-    start: Model, policy: Model, spec: LoraSpec | None, same_base: bool, key: jax.Array
-) -> tuple[Network, Weights]:
-    """The critic's trunk: the reward model's (or the policy's), as an adapter where the run trains adapters."""
-    if spec is None:
-        return Network(start.config), {"base": _merged(start)}
-    if start.role != "reward":
-        return Network(policy.config, spec, "policy"), {"adapter": init_adapter(policy.config, spec, key)}
-    if same_base:
-        return Network(policy.config, start.lora, "policy"), {"adapter": start.adapter}
-    return Network(start.config, spec, "reward"), {"adapter": init_adapter(start.config, spec, key)}
+def reward_network(reward: Model | None, policy: Model) -> Network | None:
+    """Say what the reward model stands on. Raises UserError for a model without a reward head."""
+    if reward is None:
+        return None
+    if reward.head is None:
+        raise UserError(f"{reward.base}: has no reward head; give the folder that `podium reward` wrote")
+    if reward.adapter and reward.base_digest == policy.base_digest:
+        return Network(reward.config, reward.lora, "policy")
+    return Network(reward.config, None, "reward")
+
+
+def fill_roles(roles: Roles, policy: Model, reward: Model | None, seed: int) -> tuple[dict[str, Weights], Frozen]:
+    """Fill the roles with the weights of models. Raises UserError where the critic cannot start as the reward model."""
+    if reward is not None and roles.critic_scores:
+        _check_critic(reward, policy)
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return start_weights(roles, policy.params, _reward_weights(roles, reward), key)
 
 
 def _check_critic(start: Model, policy: Model) -> None:
@@ -101,10 +91,68 @@ def _check_critic(start: Model, policy: Model) -> None:
         raise UserError(f"ppo.critic.init: the reward model ({start.base}) {reason}; write policy")
 
 
-def _merged(model: Model) -> Any:
-    if not model.adapter or model.lora is None:
-        return model.params
-    return merge_adapter(model.params, model.adapter, model.lora)
+def _reward_weights(roles: Roles, reward: Model | None) -> Weights:
+    """Give what the reward model brings: its head, normalised, and its adapter, or its base with that merged."""
+    if reward is None or reward.head is None or roles.reward is None:
+        return {}
+    head = fold_normalisation(reward.head, reward.gain, reward.bias)
+    if roles.reward.lora:
+        return {"head": head, "adapter": reward.adapter}
+    merged = reward.params
+    if reward.adapter and reward.lora is not None:
+        merged = merge_adapter(merged, reward.adapter, reward.lora)
+    return {"head": head, "base": merged}
+
+
+def abstract_sources(roles: Roles) -> tuple[Tree, Weights]:
+    """Shapes of the policy's base and of what the reward model brings, as models of these sizes are loaded."""
+    policy, _ = family.abstract_params(roles.policy.config)
+    if roles.reward is None:
+        return policy, {}
+    config, lora = roles.reward.config, roles.reward.lora
+    base, adapter = family.abstract_params(config, lora)
+    head = jax.eval_shape(lambda: init_head(config, None))
+    return policy, {"head": head} | ({"adapter": adapter} if lora else {"base": base})
+
+
+def start_weights(roles: Roles, policy: Tree, reward: Weights, key: jax.Array) -> tuple[dict[str, Weights], Frozen]:
+    """Fill the roles: what is trained, by network, and what is frozen, each tree once, however many stand on it.
+
+    `policy` is the policy's base; `reward` has the reward model's "head", and its "adapter" over that base or a "base"
+    of its own. Pure: shapes give shapes (`jax.eval_shape`).
+    """
+    frozen = Frozen(
+        {"policy": policy} | ({"reward": reward["base"]} if "base" in reward else {}),
+        {name: tree for name, tree in reward.items() if name != "base"},
+    )
+    policy_key, critic_key = jax.random.split(key)
+    weights = {"policy": _start(roles.policy, policy, policy_key)}
+    if roles.critic is None:
+        weights["policy"]["head"] = init_head(roles.policy.config, None)
+    elif roles.critic_scores and roles.reward is not None:
+        weights["critic"] = _critic_from_reward(roles.critic, roles.reward, policy, reward, critic_key)
+    else:
+        head = init_head(roles.policy.config, None)
+        weights["critic"] = _start(roles.critic, policy, critic_key) | {"head": head}
+    return weights, frozen
+
+
+def _start(network: Network, base: Tree, key: jax.Array) -> Weights:
+    """A fresh adapter on a base, or a copy of the base, which training may give up."""
+    if network.lora is None:
+        return {"base": jax.tree.map(jnp.copy, base)}
+    return {"adapter": family.init_adapter(network.config, network.lora, key)}
+
+
+def _critic_from_reward(critic: Network, reward: Network, policy: Tree, brought: Weights, key: jax.Array) -> Weights:
+    """The reward model with its head, as an adapter where the run trains adapters."""
+    head = jax.tree.map(jnp.copy, brought["head"])
+    if critic.lora is None and reward.lora is not None:
+        merged = merge_adapter(policy, brought["adapter"], reward.lora)
+        return {"base": jax.tree.map(jnp.copy, merged), "head": head}
+    if critic.lora is not None and reward.lora is not None:
+        return {"adapter": jax.tree.map(jnp.copy, brought["adapter"]), "head": head}
+    return _start(critic, brought.get("base"), key) | {"head": head}
 
 
 def ppo_spec(

@@ -17,7 +17,7 @@ from podium.models.lora import lora_spec, merge_adapter
 from podium.models.packing import Size
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.demonstrations import (
     Demonstration,
     PackedRow,
@@ -33,6 +33,7 @@ from podium.rlhf.networks import Network, Weights
 from podium.rlhf.sft import make_sft_step
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
+from podium.training.step import start_state
 from podium.training.trainer import fit
 
 
@@ -77,8 +78,8 @@ def _fit(
     config, mesh, parts = run.config, run.mesh, run.config.gradient_accumulation_steps
     bases = {}
     if network.base is not None:
-        frozen = in_compute_type(base.params, base.config.dtype)
-        bases = placement.place_weights(mesh, Network(base.config), {network.base: frozen})
+        bases = {"base": in_compute_type(base.params, base.config.dtype)}
+        bases = placement.place_weights(mesh, Network(base.config).axes(bases), bases)
     count = config.per_device_batch_size * placement.data_parallel(mesh) * parts
     batches, width = _plan(base, demonstrations, run, count)
     steps_in = functools.cache(lambda epoch: len(batches(epoch)))
@@ -94,7 +95,7 @@ def _fit(
             micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             return placement.place_batch(mesh, micro, dim=1)
 
-        state = placement.start_state(mesh, network, start, tx)
+        state = start_state(mesh, network.axes(start), start, tx)
         monitor = Monitor("sft", {"loss": "loss"})
         state = fit(make_sft_step(network, tx), state, bases, batch, run, monitor, total=total)
     trained: Weights = state.weights

@@ -10,6 +10,7 @@ from podium.generation.sampling import Sampling
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network
 from podium.rlhf.objective import Statistics, objective
+from podium.rlhf.update import UpdateSchedule
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ class PpoSpec:
     ending: tuple[int, ...] = ()
 
     @property
-    def whole_updates(self) -> bool:
-        """Whether every update sees the whole rollout at once."""
-        return self.num_mini_batches * self.gradient_accumulation_steps == 1
+    def schedule(self) -> UpdateSchedule:
+        return UpdateSchedule(self.num_ppo_epochs, self.num_mini_batches, self.gradient_accumulation_steps)
 
     @property
     def objective(self) -> Callable[..., tuple[jax.Array, Statistics]]:

@@ -16,7 +16,7 @@ from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.models import Model
 from podium.models.packing import Example, Packed, enclosing, pack, size
-from podium.rlhf import placement
+from podium.parallel import placement
 from podium.rlhf.networks import Network
 from podium.rlhf.rollout import Rollout
 from podium.rlhf.scoring import encode_text

@@ -1,4 +1,4 @@
-"""Epochs of minibatch updates on one rollout.
+"""Epochs of minibatch updates on one rollout, by any algorithm: an experience plus an objective.
 
 Where an update sees the whole rollout (one minibatch, one micro-batch), the policy has not moved between sampling and
 the first one, so that its new log-probabilities and values *are* the old ones: they are computed once, in the forward
@@ -6,63 +6,154 @@ pass that is differentiated.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from podium.losses import masked
-from podium.models.heads import apply_head
 from podium.parallel.rows import ALL, Rows
-from podium.rlhf.experience import Experience, make_experience
-from podium.rlhf.networks import Bases, Network, Weights
-from podium.rlhf.objective import Statistics
-from podium.rlhf.rollout import Rollout, trunk_of
-from podium.rlhf.spec import PpoSpec
-from podium.rlhf.state import PpoState
+from podium.rlhf.experience import Predictions, ScoredRollout
 from podium.training.accumulate import sum_over
 
+if TYPE_CHECKING:
+    from podium.rlhf.rollout import Rollout
+
 Tree = Any
+Numbers = dict[str, jax.Array]
 
 
-class ScoredRollout(NamedTuple):
-    """A rollout with the reference's log-probabilities [batch, response] and scores [batch], as given and adjusted."""
+class Named(Protocol):
+    """Statistics of an update, a tree: those of its parts add up to those of the whole."""
 
-    rollout: Rollout
-    ref_logprobs: jax.Array
-    raw_scores: jax.Array
-    scores: jax.Array
+    def named(self) -> Numbers:
+        """Give the metrics by name, once the parts were added up."""
 
 
-def _evaluate(
-    spec: PpoSpec, bases: Bases, weights: dict[str, Weights], rollout: Rollout
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-probabilities, values and entropies [batch, response] under the weights being trained."""
+@dataclass(frozen=True)
+class Algorithm:
+    """What updates learn; the loop below knows neither rewards nor critics.
 
-    def states(network: Network, trained: Weights) -> jax.Array:
-        return network.response_states(bases, trained, rollout.text, trunk=trunk_of(spec, rollout))
+    predict: (weights, rollout) -> predictions of its rows under these weights.
+    experience: (old predictions, scored rollout) -> (tree of arrays [rows, ...], metrics): made once, of all rows, from
+    what the policy predicts that sampled; a constant to the gradient.
+    objective: (predictions, experience, mask, total) -> (loss, statistics) of some rows: their part of means over
+    `total` tokens.
+    """
 
-    hidden = states(spec.policy, weights["policy"])
-    logprobs, entropies = spec.policy.token_statistics(
-        bases, weights["policy"], hidden, rollout.text.response_ids, temperature=spec.sampling.temperature
-    )
-    if spec.critic is None:
-        values = apply_head(weights["policy"]["head"], hidden)
-    else:
-        values = apply_head(weights["critic"]["head"], states(spec.critic, weights["critic"]))
-    return logprobs, values, entropies
+    predict: Callable[[Tree, "Rollout"], Predictions]
+    experience: Callable[[Predictions, ScoredRollout], tuple[Tree, Numbers]]
+    objective: Callable[[Predictions, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def _evaluate_in_parts(
-    spec: PpoSpec, bases: Bases, weights: dict[str, Weights], rollout: Rollout
-) -> tuple[jax.Array, jax.Array]:
-    """Old log-probabilities and values, in parts of a micro-batch's size.
+@dataclass(frozen=True)
+class UpdateSchedule:
+    """How often a rollout is learnt from, and in how many parts."""
+
+    epochs: int
+    mini_batches: int
+    micro_batches: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every update sees the whole rollout at once."""
+        return self.mini_batches * self.micro_batches == 1
+
+
+class Trained(NamedTuple):
+    """Weights by network, and the state of each network's optimizer."""
+
+    weights: dict[str, Tree]
+    optimizer: dict[str, Tree]
+
+
+class Updated(NamedTuple):
+    """old: predictions of the policy that sampled; metrics: of the experience; statistics: by name, [updates]."""
+
+    trained: Trained
+    old: Predictions
+    metrics: Numbers
+    statistics: Numbers
+
+
+class _Learned(NamedTuple):
+    """What the rows at hand are learnt from; total: the tokens of all rows, which the objective's means are over."""
+
+    old: Predictions
+    experience: Tree
+    total: jax.Array
+    metrics: Numbers
+
+
+def run_updates(
+    algorithm: Algorithm,
+    schedule: UpdateSchedule,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    trained: Trained,
+    rollout: "Rollout",
+    scored: ScoredRollout,
+    key: jax.Array,
+    rows: Rows = ALL,
+) -> Updated:
+    """Run epochs x minibatches of updates.
+
+    With `rows` apart the devices are micro-batches of whole updates: gradients and statistics add up, once an update.
+    """
+
+    step = functools.partial(_step, optimizers, rows)
+
+    def learn_from(old: Predictions) -> _Learned:
+        all_old, all_scored = rows.all_gather((old, scored))
+        experience, metrics = algorithm.experience(all_old, all_scored)
+        return _Learned(old, rows.local(experience), masked.count(all_scored.mask), metrics)
+
+    def first_loss(weights: Tree) -> tuple[jax.Array, tuple[Named, _Learned]]:
+        predictions = algorithm.predict(weights, rollout)
+        learned = learn_from(predictions.old())
+        value, statistics = algorithm.objective(predictions, learned.experience, scored.mask, learned.total)
+        return value, (statistics, learned)
+
+    def loss(weights: Tree, part: tuple["Rollout", Tree, jax.Array], total: jax.Array) -> tuple[jax.Array, Named]:
+        texts, experience, mask = part
+        return algorithm.objective(algorithm.predict(weights, texts), experience, mask, total)
+
+    def update(trained: Trained, order: jax.Array | None) -> tuple[Trained, Numbers]:
+        """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all."""
+        everything, gradient = (rollout, learned.experience, scored.mask), jax.grad(loss, has_aux=True)
+        if order is None:
+            return step(trained, *gradient(trained.weights, everything, learned.total))
+        total = masked.count(scored.mask[order.reshape(-1)])
+
+        def part_gradient(places: jax.Array) -> tuple[Tree, Named]:
+            part = jax.tree.map(lambda x: jnp.take(x, places, axis=0), everything)
+            return gradient(trained.weights, part, total)
+
+        return step(trained, *(part_gradient(order[0]) if len(order) == 1 else sum_over(part_gradient, order)))
+
+    if not schedule.whole:
+        assert rows == ALL, "minibatches are drawn from all rows"
+        learned = learn_from(_predict_in_parts(algorithm, schedule, trained.weights, rollout))
+        trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
+        return Updated(trained, learned.old, learned.metrics, numbers)
+    gradients, (statistics, learned) = jax.grad(first_loss, has_aux=True)(trained.weights)
+    trained, first = step(trained, gradients, statistics)
+    numbers = {name: value[None] for name, value in first.items()}
+    if schedule.epochs > 1:
+        trained, more = jax.lax.scan(update, trained, None, length=schedule.epochs - 1)
+        numbers = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), numbers, more)
+    return Updated(trained, learned.old, learned.metrics, numbers)
+
+
+def _predict_in_parts(algorithm: Algorithm, schedule: UpdateSchedule, weights: Tree, rollout: "Rollout") -> Predictions:
+    """Old predictions, in parts of a micro-batch's size.
 
     It bounds memory by what the updates need anyway, and products of equal shapes round alike: the first update's ratio
     is 1 to the last bit. Parts interleave the rows, so that rows stay on their devices.
     """
-    parts = spec.num_mini_batches * spec.gradient_accumulation_steps
+    parts = schedule.mini_batches * schedule.micro_batches
 
     def split(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
@@ -70,114 +161,30 @@ def _evaluate_in_parts(
     def join(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    evaluated = jax.lax.map(lambda part: _evaluate(spec, bases, weights, part)[:2], jax.tree.map(split, rollout))
-    logprobs, values = jax.tree.map(join, evaluated)
-    return logprobs, values
+    old = jax.lax.map(lambda part: algorithm.predict(weights, part).old(), jax.tree.map(split, rollout))
+    joined: Predictions = jax.tree.map(join, old)
+    return joined
 
 
-def _experience(
-    spec: PpoSpec, state: PpoState, scored: ScoredRollout, logprobs: jax.Array, values: jax.Array, rows: Rows
-) -> tuple[Experience, jax.Array, dict[str, jax.Array]]:
-    """Experience of the rows at hand, the number of all sampled tokens, and metrics over all rows."""
-    mask, finished = scored.rollout.response_mask, scored.rollout.finished
-    local = (logprobs, values, scored.ref_logprobs, scored.raw_scores, scored.scores, mask, finished)
-    logprobs, values, ref_logprobs, raw_scores, scores, mask, finished = rows.all_gather(local)
-    experience, metrics = make_experience(
-        logprobs, values, ref_logprobs, scores, mask, kl_coef=state.kl_coef, spec=spec.rewards
-    )
-    metrics["objective/scores_raw"] = jnp.mean(raw_scores)
-    metrics["objective/scores_std"] = jnp.std(raw_scores)
-    metrics["val/num_eos_tokens"] = jnp.sum(finished.astype(jnp.int32))
-    experience = rows.local(experience)
-    return experience, masked.count(mask), metrics | {"row_logprobs": experience.logprobs}
-
-
-def _apply(
-    optimizers: dict[str, optax.GradientTransformation], weights: Tree, optimizer: Tree, gradients: Tree
-) -> tuple[Tree, Tree, dict[str, jax.Array]]:
-    """One optimizer step for each network, with its own optimizer and its own clipped norm."""
-    new_weights, new_optimizer, norms = {}, {}, {}
-    for name, gradient in gradients.items():
-        updates, new_optimizer[name] = optimizers[name].update(gradient, optimizer[name], weights[name])
-        new_weights[name] = optax.apply_updates(weights[name], updates)
-        norms[f"{name}/grad_norm"] = optax.global_norm(gradient)
-    return new_weights, new_optimizer, norms
-
-
-def minibatch_updates(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, scored: ScoredRollout, key: jax.Array
-) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
-    """Epochs x minibatches of updates; returns weights, optimizer, metrics, and statistics [updates] by name."""
-    rollout = scored.rollout
-    logprobs, values = _evaluate_in_parts(spec, bases, state.weights, rollout)
-    experience, _, metrics = _experience(spec, state, scored, logprobs, values, ALL)
-
-    def loss(weights: Tree, part: tuple[Rollout, Experience], total: jax.Array) -> tuple[jax.Array, Any]:
-        micro, learned = part
-        logprobs, values, entropies = _evaluate(spec, bases, weights, micro)
-        return spec.objective(logprobs, values, entropies, learned, micro.response_mask, total)
-
-    def gradient(weights: Tree, total: jax.Array, rows: jax.Array) -> tuple[Tree, Statistics]:
-        part = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), (rollout, experience))
-        return jax.grad(loss, has_aux=True)(weights, part, total)
-
-    def update(carry: tuple[Tree, Tree], rows: jax.Array) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
-        """Over micro-batches, whose gradients add up exactly."""
-        weights, optimizer = carry
-        total = masked.count(rollout.response_mask[rows.reshape(-1)])
-        if spec.gradient_accumulation_steps == 1:
-            gradients, stats = gradient(weights, total, rows[0])
-        else:
-            gradients, stats = sum_over(functools.partial(gradient, weights, total), rows)
-        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
-        return (weights, optimizer), stats.named() | norms
-
-    orders = _orders(spec, rollout, key)
-    (weights, optimizer), stats = jax.lax.scan(update, (state.weights, state.optimizer), orders)
-    return weights, optimizer, metrics, stats
-
-
-def whole_updates(
-    spec: PpoSpec, optimizers: Any, state: PpoState, bases: Bases, scored: ScoredRollout, rows: Rows
-) -> tuple[Tree, Tree, dict[str, jax.Array], dict[str, jax.Array]]:
-    """One update per epoch, on the whole rollout; returns as `minibatch_updates` does.
-
-    The first update makes the experience of what it evaluates. Rows apart are micro-batches, one on each device: their
-    gradients and statistics add up.
-    """
-    rollout = scored.rollout
-
-    def loss(weights: Tree, known: Any) -> tuple[jax.Array, Any]:
-        logprobs, values, entropies = _evaluate(spec, bases, weights, rollout)
-        if known is None:
-            evaluated = jax.lax.stop_gradient((logprobs, values))
-            known = _experience(spec, state, scored, *evaluated, rows)
-        experience, total, _ = known
-        loss, stats = spec.objective(logprobs, values, entropies, experience, rollout.response_mask, total)
-        return loss, (known, stats)
-
-    def update(weights: Tree, optimizer: Tree, known: Any = None) -> tuple[Tree, Tree, Any, dict[str, jax.Array]]:
-        gradients, (known, stats) = jax.grad(loss, has_aux=True)(weights, known)
-        gradients, stats = rows.total((gradients, stats))
-        weights, optimizer, norms = _apply(optimizers, weights, optimizer, gradients)
-        return weights, optimizer, known, stats.named() | norms
-
-    weights, optimizer, known, first = update(state.weights, state.optimizer)
-    stats = {name: value[None] for name, value in first.items()}
-    if spec.num_ppo_epochs > 1:
-
-        def again(carry: tuple[Tree, Tree], _: None) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
-            updated = update(*carry, known)
-            return updated[:2], updated[-1]
-
-        (weights, optimizer), more = jax.lax.scan(again, (weights, optimizer), None, length=spec.num_ppo_epochs - 1)
-        stats = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), stats, more)
-    return weights, optimizer, known[-1], stats
-
-
-def _orders(spec: PpoSpec, rollout: Rollout, key: jax.Array) -> jax.Array:
+def _orders(schedule: UpdateSchedule, batch: int, key: jax.Array) -> jax.Array:
     """Rows of each micro-batch of each update [updates, micro-batches, rows], shuffled anew in each epoch."""
-    keys = jax.random.split(key, spec.num_ppo_epochs)
-    batch = rollout.finished.shape[0]
+    keys = jax.random.split(key, schedule.epochs)
     orders = jax.vmap(lambda epoch_key: jax.random.permutation(epoch_key, batch))(keys)
-    return orders.reshape(spec.num_ppo_epochs * spec.num_mini_batches, spec.gradient_accumulation_steps, -1)
+    return orders.reshape(schedule.epochs * schedule.mini_batches, schedule.micro_batches, -1)
+
+
+def _step(
+    optimizers: Mapping[str, optax.GradientTransformation],
+    rows: Rows,
+    trained: Trained,
+    gradients: Tree,
+    statistics: Named,
+) -> tuple[Trained, Numbers]:
+    """One optimizer step for each network, with its own optimizer and its own clipped norm."""
+    gradients, statistics = rows.total((gradients, statistics))
+    weights, optimizer, norms = {}, {}, {}
+    for name, gradient in gradients.items():
+        updates, optimizer[name] = optimizers[name].update(gradient, trained.optimizer[name], trained.weights[name])
+        weights[name] = optax.apply_updates(trained.weights[name], updates)
+        norms[f"{name}/grad_norm"] = optax.global_norm(gradient)
+    return Trained(weights, optimizer), statistics.named() | norms

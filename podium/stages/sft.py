@@ -17,8 +17,8 @@ from podium.evaluation import drift
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.statistics import Estimate
 from podium.models import Model, save
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
-from podium.rlhf import placement
 from podium.rlhf.demonstrations import Demonstration, encode
 from podium.rlhf.sft_training import SftRun, train_sft
 from podium.stages.base import FINE_TUNED_FROM, load, work_key

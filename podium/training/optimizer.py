@@ -8,6 +8,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from podium.config.training import Schedule, TrainingConfig
+from podium.parallel.sharding import tree_shardings
 
 # Last names in a parameter's path: scales of norms and biases. Pulling them to zero shrinks outputs, not complexity.
 NOT_DECAYED = frozenset({"scale", "bias"})
@@ -119,6 +120,12 @@ def optimizer_shardings(
     return optax.tree_map_params(
         tx, lambda _, sharding: sharding, state, params_shardings, transform_non_params=lambda _: whole
     )
+
+
+def open_optimizer(tx: optax.GradientTransformation, mesh: Mesh, axes: Any, weights: Any) -> Any:
+    """Open the optimizer's state with every slot laid out like its parameter, by the logical axes of the weights."""
+    shardings = optimizer_shardings(tx, tree_shardings(mesh, axes, weights), weights, mesh)
+    return jax.jit(tx.init, out_shardings=shardings)(weights)
 
 
 def _tolerant(tx: optax.GradientTransformation) -> optax.GradientTransformation:

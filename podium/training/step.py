@@ -6,8 +6,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from podium.parallel import placement
 from podium.training.accumulate import like, sum_over
+from podium.training.optimizer import open_optimizer
 
 Batch = TypeVar("Batch")
 Numbers = dict[str, jax.Array]
@@ -22,6 +25,13 @@ class TrainState(NamedTuple):
     weights: Any
     optimizer: Any
     step: jax.Array
+
+
+def start_state(mesh: Mesh, axes: Any, weights: Any, tx: optax.GradientTransformation) -> TrainState:
+    """Lay weights out on the mesh by their logical axes and open their optimizer's state: the start of training."""
+    placed = placement.place_weights(mesh, axes, weights)
+    count = jax.device_put(jnp.zeros((), jnp.int32), placement.whole(mesh))
+    return TrainState(placed, open_optimizer(tx, mesh, axes, placed), count)
 
 
 def make_train_step(

@@ -7,9 +7,9 @@ import pytest
 
 from podium.errors import UserError
 from podium.models.family import init_params
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
 from podium.parallel.sharding import named_sharding, partition_spec
-from podium.rlhf import placement
 from podium.rlhf.networks import Network
 from support import tiny
 
@@ -19,7 +19,7 @@ def test_weights_that_do_not_divide_are_named() -> None:
     params, _ = init_params(tiny.CONFIG, jax.random.key(0))
     mesh = make_mesh(data=2, fsdp=1, tensor=4)
     with pytest.raises(UserError, match=r"platform\.mesh: .*kv_heads.*tensor=4 = 4 devices cannot share"):
-        placement.place_weights(mesh, Network(tiny.CONFIG), {"base": params})
+        placement.place_weights(mesh, Network(tiny.CONFIG).axes({"base": params}), {"base": params})
 
 
 def test_a_batch_that_does_not_divide_is_named() -> None:

@@ -28,16 +28,18 @@ from podium.data.batches import pad_left, pad_right
 from podium.models import LoraSpec, Model, load, save
 from podium.models.family import init_adapter
 from podium.models.text import Text
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
-from podium.rlhf import comparisons, demonstrations, placement
+from podium.rlhf import comparisons, demonstrations
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import learn
 from podium.rlhf.reward import make_reward_step
-from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.roles import fill_roles, make_roles, ppo_spec, reward_network
 from podium.rlhf.rollout import Rollout
 from podium.rlhf.sft import make_sft_step
 from podium.rlhf.state import Frozen, PpoState, init_state
-from podium.training.optimizer import make_optimizer
+from podium.training.optimizer import make_optimizer, open_optimizer
+from podium.training.step import start_state
 from support import folders
 
 FILE = Path(__file__).with_name("characterisation.json")
@@ -141,7 +143,8 @@ def train(case: Case) -> dict[str, Any]:
 def train_alone(what: str, model: Model, lora: bool, mesh: Any) -> dict[str, Any]:
     """Fine-tuning or a reward model, on two micro-batches a step."""
     network = Network(model.config, LORA if lora else None, "base" if lora else None)
-    bases = placement.place_weights(mesh, Network(model.config), {"base": model.params}) if lora else {}
+    bases = {"base": model.params} if lora else {}
+    bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
     weights, pad, tx = weights_of(model, lora), model.tokenizer.pad_id, optimizer()
     prompts, answers = texts(model, ROWS, "prompts", 9), texts(model, 2 * ROWS, "answers", 9)
     if what == "sft":
@@ -161,7 +164,7 @@ def train_alone(what: str, model: Model, lora: bool, mesh: Any) -> dict[str, Any
             model.config, pairs, comparisons.Batch(tuple(range(ROWS)), width), candidates=2, pad_id=pad
         )
         step = make_reward_step(network, tx, loss="pairwise", center_rewards_coefficient=0.01)
-    state: Any = placement.start_state(mesh, network, weights, tx)
+    state: Any = start_state(mesh, network.axes(weights), weights, tx)
     micro = jax.tree.map(lambda x: np.asarray(x).reshape(2, len(x) // 2, *x.shape[1:]), batch)
     compiled, metrics = jax.jit(step), []
     for _ in range(STEPS):
@@ -185,25 +188,23 @@ def train_ppo(model: Model, lora: bool, critic: str, mesh: Any) -> dict[str, Any
         kl_horizon=100,
     )
     base = model.replace(lora=None, adapter=None)
-    roles = make_roles(base, reward, config, 0)
+    roles = make_roles(base.config, reward_network(reward, base), config)
+    weights, filled = fill_roles(roles, base, reward, 0)
     spec = ppo_spec(roles, config, model.tokenizer.eos_ids, model.tokenizer.pad_id)
-    weights = dict(roles.weights)
     if lora:
         weights["policy"] = weights["policy"] | {"adapter": model.adapter}
     if critic == "separate":
         own = weights_of(model_of(kind_of(model), lora, "critic "), lora)
         weights["critic"] = own | {"head": head_of(model, "values")}
     with placement.on(mesh):
-        networks = {"policy": roles.policy} | ({"critic": roles.critic} if roles.critic else {})
-        weights = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in weights.items()}
-        frozen = Frozen(placement.place_weights(mesh, roles.reference, {"base": roles.frozen.bases["policy"]}), {})
-        frozen = Frozen({"policy": frozen.bases["base"]}, {})
+        axes = {name: roles.trained[name].axes(tree) for name, tree in weights.items()}
+        weights = placement.place_weights(mesh, axes, weights)
+        bases = {"base": filled.bases["policy"]}
+        bases = placement.place_weights(mesh, roles.reference.axes(bases), bases)
+        frozen = Frozen({"policy": bases["base"]}, {})
         optimizers = {name: optimizer(2e-3) for name in weights}
         state = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
-        slots = {
-            name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
-            for name, tree in weights.items()
-        }
+        slots = {name: open_optimizer(optimizers[name], mesh, axes[name], tree) for name, tree in weights.items()}
         rest = jax.device_put((state.kl_coef, state.key, state.step, state.scale), placement.whole(mesh))
         state = PpoState(weights, slots, *rest)
         compiled, metrics = jax.jit(functools.partial(learn, spec, optimizers)), []

@@ -1,5 +1,6 @@
 """A response has one reward, wherever it is asked: in a rollout, packed with others or alone, cut off or ended."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -14,13 +15,14 @@ from podium.models.heads import init_head
 from podium.models.lora import lora_spec
 from podium.models.text import Text
 from podium.parallel.mesh import make_mesh
+from podium.rlhf.layout import place
 from podium.rlhf.ppo import learn
-from podium.rlhf.program import place
 from podium.rlhf.prompt_batches import PromptBatches
 from podium.rlhf.rewards import measure_scores, measured_by, reward_scores, scorer
-from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.roles import fill_roles, make_roles, ppo_spec, reward_network
 from podium.rlhf.rollout import roll_out
 from podium.rlhf.scoring import encode_answers, score, score_ids
+from podium.rlhf.state import init_state
 from support import folders
 
 ROWS = 32
@@ -58,17 +60,19 @@ class Run:
         tokenizer = self.policy.tokenizer
         lora = LoraConfig(**KINDS[kind]) if KINDS[kind] else None
         config = PpoConfig(max_new_tokens=NEW_TOKENS, lora=lora, critic=CriticConfig(init=critic))
-        roles = make_roles(self.policy, self.reward, config, 0)
+        roles = make_roles(self.policy.config, reward_network(self.reward, self.policy), config)
         ending = tokenizer.ending if read_at == "end" else ()
         self.spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending)
         words = [f"{number} and {number * 7 % 13}" for number in range(ROWS)]
         self.prompts = [tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in words]
         self.batches = PromptBatches.of(self.prompts, ROWS, 0, tokenizer.pad_id)
         self.mesh = make_mesh(devices=jax.devices()[:1])
-        self.optimizers = {name: optax.sgd(1e-3) for name in roles.weights}
-        self.frozen, self.state = place(
-            roles, self.spec, self.optimizers, kl_coef=config.kl_coef, seed=0, mesh=self.mesh
+        self.optimizers = {name: optax.sgd(1e-3) for name in roles.trained}
+        start = functools.partial(
+            init_state, optimizers=self.optimizers, kl_coef=config.kl_coef, key=jax.random.fold_in(jax.random.key(0), 2)
         )
+        filled = fill_roles(roles, self.policy, self.reward, 0)
+        self.frozen, self.state = place(self.mesh, roles, self.optimizers, *filled, start)
         self.score = reward_scores(roles.reward, self.spec)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), self.batches.at([0], 1))
         self.rollout = jax.jit(lambda state, prompts: roll_out(self.spec, self.frozen.bases, state, prompts))(

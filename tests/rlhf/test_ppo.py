@@ -9,15 +9,15 @@ import pytest
 
 from podium.losses import chunks
 from podium.models.lora import LoraSpec
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
 from podium.parallel.rows import rows_apart
-from podium.rlhf import placement
 from podium.rlhf.experience import RewardSpec, adjust_scores
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import make_step
 from podium.rlhf.program import over_mesh
 from podium.rlhf.state import Frozen, PpoState, init_state
-from podium.training.optimizer import make_optimizer
+from podium.training.optimizer import make_optimizer, open_optimizer
 from support import tiny
 from support.bounds import check_reordered
 
@@ -81,10 +81,10 @@ def test_before_the_first_update_the_policy_is_the_one_that_sampled(changes) -> 
 def test_updates_on_the_whole_rollout_equal_the_general_path(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short cut takes new log-probabilities for old ones; the general path computes the old ones on their own."""
     spec = tiny.ppo_spec(num_ppo_epochs=epochs, num_mini_batches=1)
-    assert spec.whole_updates
+    assert spec.schedule.whole
     step, state, frozen = set_up(spec)
     short = step(state, frozen, tiny.prompts(8))
-    monkeypatch.setattr(type(spec), "whole_updates", False)
+    monkeypatch.setattr(type(spec.schedule), "whole", False)
     step, state, frozen = set_up(spec)
     general = step(state, frozen, tiny.prompts(8))
     assert len(short[1].updates["val/ratio"]) == epochs
@@ -146,12 +146,11 @@ def sharded_step(spec, mesh, prompts, build=over_mesh):
     networks = {"policy": spec.policy, "critic": spec.critic}
     optimizers = {name: make_optimizer(learning_rate=1e-3, **LEARNING) for name in weights}
     with placement.on(mesh):
-        base = placement.place_weights(mesh, spec.reference, {"base": frozen.bases["policy"]})["base"]
-        placed = {name: placement.place_weights(mesh, networks[name], tree) for name, tree in weights.items()}
-        slots = {
-            name: placement.place_optimizer(mesh, networks[name], tree, optimizers[name])
-            for name, tree in placed.items()
-        }
+        base = {"base": frozen.bases["policy"]}
+        base = placement.place_weights(mesh, spec.reference.axes(base), base)["base"]
+        axes = {name: networks[name].axes(tree) for name, tree in weights.items()}
+        placed = placement.place_weights(mesh, axes, weights)
+        slots = {name: open_optimizer(optimizers[name], mesh, axes[name], tree) for name, tree in placed.items()}
         start = init_state(weights, optimizers, kl_coef=0.05, key=jax.random.key(7))
         rest = jax.device_put((start.kl_coef, start.key, start.step, start.scale), placement.whole(mesh))
         state = PpoState(placed, slots, *rest)

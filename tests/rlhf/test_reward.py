@@ -9,8 +9,8 @@ from podium.models import family
 from podium.models.heads import init_head
 from podium.models.packing import Size
 from podium.models.text import Text
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
-from podium.rlhf import placement
 from podium.rlhf.comparisons import Batch, Comparison, epoch_batches, sizes_of, to_arrays, widths
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import fold_normalisation, make_reward_step, normalisation
@@ -83,8 +83,8 @@ def step_once(batch, *, optimizer=None, loss: str = "pairwise", mesh=None, netwo
     own, bases = weights(network=network), {"base": tiny.params(config=network.config)}
     with placement.on(mesh or make_mesh(devices=jax.devices()[:1])):
         if mesh is not None:
-            own = placement.place_weights(mesh, network, own)
-            bases = {"base": placement.place_weights(mesh, Network(network.config), {"base": bases["base"]})["base"]}
+            own = placement.place_weights(mesh, network.axes(own), own)
+            bases = placement.place_weights(mesh, Network(network.config).axes(bases), bases)
             batch = placement.place_batch(mesh, batch, dim=1)
         state = TrainState(own, tx.init(own), jnp.zeros((), jnp.int32))
         # Optimised, as users run it.

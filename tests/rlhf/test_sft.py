@@ -18,8 +18,8 @@ from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.models.packing import Size
 from podium.models.text import Text
+from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
-from podium.rlhf import placement
 from podium.rlhf.demonstrations import Demonstration, PackedRow, sizes_of, to_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.sft import DemonstrationBatch, make_sft_step, weighted_nll
@@ -113,8 +113,8 @@ def step_once(batch: DemonstrationBatch, config: NetworkConfig, mesh: jax.shardi
     network, bases, weights = adapted(config)
     with placement.on(mesh or make_mesh(devices=jax.devices()[:1])):
         if mesh is not None:
-            weights = placement.place_weights(mesh, network, weights)
-            bases = placement.place_weights(mesh, Network(config), bases)
+            weights = placement.place_weights(mesh, network.axes(weights), weights)
+            bases = placement.place_weights(mesh, Network(config).axes(bases), bases)
             batch = placement.place_batch(mesh, batch, dim=1)
         state = TrainState(weights, tx.init(weights), jnp.zeros((), jnp.int32))
         return jax.jit(make_sft_step(network, tx))(state, bases, batch)

@@ -14,7 +14,7 @@ from podium.models.heads import init_head
 from podium.rlhf.ppo import make_step
 from podium.rlhf.program import step_operations
 from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.roles import fill_roles, make_roles, ppo_spec, reward_network
 from podium.rlhf.state import init_state
 from podium.training.optimizer import configured
 from support import tiny
@@ -38,13 +38,14 @@ def test_the_estimate_is_near_xlas_count(kind: str, expected: float, critic: str
     policy, reward = model(tiny.CONFIGS[kind], 64), model(tiny.CONFIGS[kind], embed)
     reward = reward.replace(role="reward", head=init_head(reward.config, jax.random.key(1)))
     config = PpoConfig(num_ppo_epochs=1, max_new_tokens=RESPONSE, critic=CriticConfig(kind=critic))
-    cast = make_roles(policy, reward, config, 0)
-    spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD)
-    optimizers = {name: configured(config, learning_rate=1e-3, total_steps=1)[0] for name in cast.weights}
-    step = make_step(spec, optimizers, reward_scores(cast.reward, spec))
-    state = init_state(cast.weights, optimizers, kl_coef=0.1, key=jax.random.key(0))
-    counted = jax.jit(step).lower(state, cast.frozen, tiny.prompts(BATCH, WIDTH)).cost_analysis()["flops"]
+    roles = make_roles(policy.config, reward_network(reward, policy), config)
+    weights, frozen = fill_roles(roles, policy, reward, 0)
+    spec = ppo_spec(roles, config, (tiny.EOS,), tiny.PAD)
+    optimizers = {name: configured(config, learning_rate=1e-3, total_steps=1)[0] for name in weights}
+    step = make_step(spec, optimizers, reward_scores(roles.reward, spec))
+    state = init_state(weights, optimizers, kl_coef=0.1, key=jax.random.key(0))
+    counted = jax.jit(step).lower(state, frozen, tiny.prompts(BATCH, WIDTH)).cost_analysis()["flops"]
     tokens = BATCH * (WIDTH + RESPONSE)
     rollout = 2.0 * tokens * sum(leaf.size for leaf in jax.tree.leaves(policy.params))
-    estimated = step_operations(cast, spec, tokens) - rollout
+    estimated = step_operations(roles, config.num_ppo_epochs, tokens) - rollout
     assert estimated / counted == pytest.approx(expected, rel=0.2)

@@ -8,14 +8,12 @@ from types import SimpleNamespace
 import jax
 
 from podium.config import CriticConfig, PpoConfig
+from podium.data.records import PromptRecord
 from podium.models import Model
 from podium.models.family import init_params
 from podium.models.heads import init_head
 from podium.parallel.mesh import make_mesh
-from podium.rlhf.ppo_training import PpoRun, fit
-from podium.rlhf.prompt_batches import PromptBatches
-from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.ppo_training import PpoRun, train_ppo
 from support import tiny
 
 # Of one layer: compiling takes most of the time.
@@ -27,7 +25,14 @@ CONFIGS = {
 
 def train(name: str, folder: Path, data: int, fsdp: int) -> None:
     """Eleven steps: a call of eight, one of two up to the checkpoint, one."""
-    tokenizer = SimpleNamespace(same_as=lambda _: True)
+    tokenizer = SimpleNamespace(
+        same_as=lambda _: True,
+        ending=(tiny.EOS,),
+        eos_ids=(tiny.EOS,),
+        pad_id=tiny.PAD,
+        encode_prompt=lambda prompt: [int(word) for word in prompt[0]["content"].split()],
+        decode=str,
+    )
     params, _ = init_params(CONFIGS[name], jax.random.key(0))
     policy = Model(config=CONFIGS[name], params=params, tokenizer=tokenizer, base_digest="random")
     reward = policy.replace(role="reward", head=init_head(policy.config, jax.random.key(1)))
@@ -41,12 +46,11 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
         sample_rows=4,
         score_samples=8,
     )
-    cast = make_roles(policy, reward, config, 0)
-    spec = ppo_spec(cast, config, (tiny.EOS,), tiny.PAD, (tiny.EOS,))
-    batches = PromptBatches.of([[2 + row, 3, 5 + row] for row in range(8)], 4, 0, tiny.PAD)
+    texts = [f"{2 + row} 3 {5 + row}" for row in range(8)]
+    prompts = [PromptRecord(id=text, prompt=[{"role": "user", "content": text}]) for text in texts]
     mesh = make_mesh(data=data, fsdp=fsdp)
     run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), "same", folder / "rollouts.jsonl")
-    fit(cast, spec, batches, run, str, reward_scores(cast.reward, spec))
+    train_ppo(policy, reward, prompts, run)
 
 
 if __name__ == "__main__":

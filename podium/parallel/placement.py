@@ -1,0 +1,56 @@
+"""Put the arrays of a phase on the mesh: weights by their logical axes, batches cut along the batch."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from podium.parallel.sharding import named_sharding, tree_shardings
+
+
+def data_parallel(mesh: Mesh) -> int:
+    """Number of devices the batch is cut over."""
+    return int(np.prod([mesh.shape[axis] for axis in ("slice", "data", "fsdp")]))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Every device holds everything."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place_weights(mesh: Mesh, axes: Any, weights: Any) -> Any:
+    """Lay a tree of weights out by the logical axes of its leaves."""
+    return jax.device_put(weights, tree_shardings(mesh, axes, weights))
+
+
+def place_batch(mesh: Mesh, batch: Any, *, dim: int = 0) -> Any:
+    """Cut dimension `dim` of every array over the data-parallel devices."""
+
+    def put(array: Any) -> jax.Array:
+        sharding = batch_sharding(mesh, array.shape, dim)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
+
+    return jax.tree.map(put, batch)
+
+
+@functools.lru_cache(maxsize=64)
+def batch_sharding(mesh: Mesh, shape: tuple[int, ...], dim: int) -> NamedSharding:
+    """Cut dimension `dim` of one array over the data-parallel devices."""
+    axes = tuple("batch" if index == dim else None for index in range(len(shape)))
+    return named_sharding(mesh, axes, shape, "batch")
+
+
+def abstract(shapes: Any, shardings: Any) -> Any:
+    """Give arrays of these shapes and types as they would lie there: what programs are compiled for without any."""
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
+
+
+@contextlib.contextmanager
+def on(mesh: Mesh) -> Iterator[None]:
+    """Run programs over this mesh: activations are pinned to their logical axes."""
+    with jax.set_mesh(mesh):
+        yield

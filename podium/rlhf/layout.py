@@ -1,0 +1,69 @@
+"""Where PPO's arrays lie on a mesh, decided from their shapes alone."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from podium.parallel import placement
+from podium.parallel.sharding import tree_shardings
+from podium.rlhf.networks import Network, Tree, Weights
+from podium.rlhf.roles import Roles, start_weights
+from podium.rlhf.state import Frozen, PpoState
+from podium.training.optimizer import optimizer_shardings
+
+Optimizers = Mapping[str, optax.GradientTransformation]
+# weights -> the state that a run starts from
+Start = Callable[[dict[str, Weights]], PpoState]
+
+
+def frozen_shardings(mesh: Mesh, roles: Roles, frozen: Frozen) -> Frozen:
+    """Give the sharding of every frozen array; `frozen` may hold shapes."""
+
+    def of(network: Network, weights: Weights) -> Weights:
+        shardings: Weights = tree_shardings(mesh, network.axes(weights), weights)
+        return shardings
+
+    configs = {"policy": roles.policy.config} | ({"reward": roles.reward.config} if roles.reward else {})
+    bases = {name: of(Network(configs[name]), {"base": tree})["base"] for name, tree in frozen.bases.items()}
+    return Frozen(bases, of(roles.reward, frozen.reward) if roles.reward else {})
+
+
+def state_shardings(mesh: Mesh, roles: Roles, optimizers: Optimizers, state: PpoState) -> PpoState:
+    """Give the sharding of every array of a state, which may hold shapes: slots of optimizers like their weights."""
+    whole = placement.whole(mesh)
+    shardings = jax.tree.map(lambda _: whole, state._replace(weights={}, optimizer={}))
+    for name, network in roles.trained.items():
+        weights = state.weights[name]
+        shardings.weights[name] = tree_shardings(mesh, network.axes(weights), weights)
+        shardings.optimizer[name] = optimizer_shardings(optimizers[name], shardings.weights[name], weights, mesh)
+    return shardings
+
+
+def place(
+    mesh: Mesh, roles: Roles, optimizers: Optimizers, weights: dict[str, Weights], frozen: Frozen, start: Start
+) -> tuple[Frozen, PpoState]:
+    """Lay frozen trees and the state that a run starts from out on the mesh."""
+    shardings = state_shardings(mesh, roles, optimizers, jax.eval_shape(start, weights))
+    placed = jax.device_put(weights, shardings.weights)
+    # Weights stay where they are: given back by the program, they would be copies.
+    beside = jax.jit(lambda weights: start(weights)._replace(weights={}), out_shardings=shardings._replace(weights={}))
+    frozen = jax.device_put(frozen, frozen_shardings(mesh, roles, frozen))
+    return frozen, beside(placed)._replace(weights=placed)
+
+
+def abstract_arrays(
+    mesh: Mesh, roles: Roles, optimizers: Optimizers, policy: Tree, reward: Weights, start: Start
+) -> tuple[Frozen, PpoState]:
+    """Give shapes, types and shardings of what `place` lays out.
+
+    `policy` and `reward` are shapes of what the roles are filled with (`abstract_sources`).
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    weights, frozen = jax.eval_shape(functools.partial(start_weights, roles), policy, reward, key)
+    state = jax.eval_shape(start, weights)
+    shardings = frozen_shardings(mesh, roles, frozen), state_shardings(mesh, roles, optimizers, state)
+    arrays: tuple[Frozen, PpoState] = placement.abstract((frozen, state), shardings)
+    return arrays
