@@ -70,6 +70,7 @@ def learn(
     adjusted = adjust_scores(state.scale.apply(scores), finished, spec.rewards)
     scored = ScoredRollout(mask, finished, ref_logprobs, scores, adjusted)
     algorithm = Algorithm(
+        compute=spec.compute,
         predict=functools.partial(predict, spec, frozen.bases),
         experience=functools.partial(make_experience, kl_coef=state.kl_coef, spec=spec.rewards),
         objective=spec.objective,

@@ -15,6 +15,8 @@ from podium.models import Model, TransformerConfig, family
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec, merge_adapter
+from podium.models.precision import in_compute_type
+from podium.models.remat import training_config
 from podium.ops.loops import decode_unrolled
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Tree, Weights
@@ -49,15 +51,15 @@ def make_roles(policy: NetworkConfig, reward: Network | None, config: PpoConfig)
     With LoRA, policy, reference, critic, and a reward model trained by LoRA on the same base, share one frozen tree.
     Without, the policy and the critic are full copies. Without a reward model the critic starts from the policy.
     """
-    lora = lora_spec(config.lora)
-    trained = Network(policy, lora, "policy" if lora else None)
+    lora, policy_trained = lora_spec(config.lora), training_config(policy, config.remat)
+    trained = Network(policy_trained, lora, "policy" if lora else None)
     critic, critic_scores = None, False
     if config.critic.kind == "separate":
         critic, critic_scores = trained, reward is not None and config.critic.init == "reward"
     if critic_scores and reward is not None:
-        critic = Network(reward.config, lora, "reward" if lora else None)
+        critic = Network(training_config(reward.config, config.remat), lora, "reward" if lora else None)
         if lora and reward.base == "policy":
-            critic = Network(policy, reward.lora, "policy")
+            critic = Network(policy_trained, reward.lora, "policy")
     return Roles(trained, Network(policy, None, "policy"), critic, reward, critic_scores)
 
 
@@ -121,9 +123,11 @@ def start_weights(roles: Roles, policy: Tree, reward: Weights, key: jax.Array) -
     `policy` is the policy's base; `reward` has the reward model's "head", and its "adapter" over that base or a "base"
     of its own. Pure: shapes give shapes (`jax.eval_shape`).
     """
+    bases = {"policy": policy} | ({"reward": reward["base"]} if "base" in reward else {})
+    dtypes = {"policy": roles.policy.config.dtype} | ({"reward": roles.reward.config.dtype} if roles.reward else {})
     frozen = Frozen(
-        {"policy": policy} | ({"reward": reward["base"]} if "base" in reward else {}),
-        {name: tree for name, tree in reward.items() if name != "base"},
+        {name: in_compute_type(base, dtypes[name]) for name, base in bases.items()},
+        {} if roles.reward is None else roles.reward.compute({name: reward[name] for name in reward if name != "base"}),
     )
     policy_key, critic_key = jax.random.split(key)
     weights = {"policy": _start(roles.policy, policy, policy_key)}

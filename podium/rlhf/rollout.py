@@ -40,7 +40,8 @@ class Rollout(NamedTuple):
 
 def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows: Rows = ALL) -> Rollout:
     """Let the policy answer each prompt: the first half of a step, which is pure."""
-    network, weights = spec.policy, state.weights["policy"]
+    network = spec.policy
+    weights = network.compute(state.weights["policy"])
     keys = jax.random.split(step_keys(state).rollout, prompts.ids.shape[0] * rows.count)
     responses = respond(
         network.config,

@@ -8,7 +8,7 @@ import jax
 
 from podium.generation.sampling import Sampling
 from podium.rlhf.experience import RewardSpec
-from podium.rlhf.networks import Network
+from podium.rlhf.networks import Network, Weights
 from podium.rlhf.objective import Statistics, objective
 from podium.rlhf.update import UpdateSchedule
 
@@ -41,6 +41,11 @@ class PpoSpec:
     unroll_decode: bool
     trunk_layers: int = 0
     ending: tuple[int, ...] = ()
+
+    def compute(self, weights: dict[str, Weights]) -> dict[str, Weights]:
+        """Give the trained weights, by network, in the type that is computed in."""
+        networks = {"policy": self.policy, "critic": self.critic}
+        return {name: network.compute(weights[name]) for name, network in networks.items() if network is not None}
 
     @property
     def schedule(self) -> UpdateSchedule:

@@ -17,7 +17,7 @@ import optax
 from podium.losses import masked
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Predictions, ScoredRollout
-from podium.training.accumulate import sum_over
+from podium.training.accumulate import like, sum_over
 
 if TYPE_CHECKING:
     from podium.rlhf.rollout import Rollout
@@ -37,6 +37,7 @@ class Named(Protocol):
 class Algorithm:
     """What updates learn; the loop below knows neither rewards nor critics.
 
+    compute: weights -> the same in the type that is computed in: taken once an update, for all its micro-batches.
     predict: (weights, rollout) -> predictions of its rows under these weights.
     experience: (old predictions, scored rollout) -> (tree of arrays [rows, ...], metrics): made once, of all rows, from
     what the policy predicts that sampled; a constant to the gradient.
@@ -44,6 +45,7 @@ class Algorithm:
     `total` tokens.
     """
 
+    compute: Callable[[Tree], Tree]
     predict: Callable[[Tree, "Rollout"], Predictions]
     experience: Callable[[Predictions, ScoredRollout], tuple[Tree, Numbers]]
     objective: Callable[[Predictions, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -122,24 +124,29 @@ def run_updates(
 
     def update(trained: Trained, order: jax.Array | None) -> tuple[Trained, Numbers]:
         """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all."""
-        everything, gradient = (rollout, learned.experience, scored.mask), jax.grad(loss, has_aux=True)
+        everything, weights = (rollout, learned.experience, scored.mask), algorithm.compute(trained.weights)
+
+        def gradient(*arguments: Any) -> tuple[Tree, Named]:
+            gradients, statistics = jax.grad(loss, has_aux=True)(weights, *arguments)
+            return like(gradients, trained.weights), statistics
+
         if order is None:
-            return step(trained, *gradient(trained.weights, everything, learned.total))
+            return step(trained, *gradient(everything, learned.total))
         total = masked.count(scored.mask[order.reshape(-1)])
 
         def part_gradient(places: jax.Array) -> tuple[Tree, Named]:
             part = jax.tree.map(lambda x: jnp.take(x, places, axis=0), everything)
-            return gradient(trained.weights, part, total)
+            return gradient(part, total)
 
         return step(trained, *(part_gradient(order[0]) if len(order) == 1 else sum_over(part_gradient, order)))
 
     if not schedule.whole:
         assert rows == ALL, "minibatches are drawn from all rows"
-        learned = learn_from(_predict_in_parts(algorithm, schedule, trained.weights, rollout))
+        learned = learn_from(_predict_in_parts(algorithm, schedule, algorithm.compute(trained.weights), rollout))
         trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
         return Updated(trained, learned.old, learned.metrics, numbers)
-    gradients, (statistics, learned) = jax.grad(first_loss, has_aux=True)(trained.weights)
-    trained, first = step(trained, gradients, statistics)
+    gradients, (statistics, learned) = jax.grad(first_loss, has_aux=True)(algorithm.compute(trained.weights))
+    trained, first = step(trained, like(gradients, trained.weights), statistics)
     numbers = {name: value[None] for name, value in first.items()}
     if schedule.epochs > 1:
         trained, more = jax.lax.scan(update, trained, None, length=schedule.epochs - 1)

@@ -65,7 +65,7 @@ def policy_only(predictions: Predictions, experience: Advantages, mask: jax.Arra
     return loss, jax.lax.stop_gradient(PolicyLoss(loss, masked.mean(ratio, mask, total=total)))
 
 
-RLOO = Algorithm(predict, leave_one_out, policy_only)
+RLOO = Algorithm(lambda weights: weights, predict, leave_one_out, policy_only)
 
 
 def given() -> tuple[np.ndarray, Answers, ScoredRollout]:
@@ -163,6 +163,8 @@ def test_a_whole_rollout_needs_no_forward_pass_of_its_own_for_old_predictions(sc
         calls.append(answers)
         return predict(weights, answers)
 
-    updated = updates(Algorithm(counted, leave_one_out, policy_only), UpdateSchedule(*schedule))
+    updated = updates(
+        Algorithm(lambda weights: weights, counted, leave_one_out, policy_only), UpdateSchedule(*schedule)
+    )
     assert len(calls) == passes
     assert schedule[1] > 1 or float(updated.statistics["ratio"][0]) == 1.0

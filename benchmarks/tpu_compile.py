@@ -1,0 +1,215 @@
+"""Compile one PPO step of a published shape for a TPU slice that is not there, and say what a chip would hold.
+
+tpu_compile.py [--shape llama-2-7b-lora] [--topology v5e:4x4] [--layers N] [--remat full] [--implementation tpu] ...
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Before the first import of jax: there is no TPU to look for, and nobody to ask about it. Two processes may compile at
+# once.
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+import functools
+
+import jax
+from jax.experimental import mesh_utils, topologies
+from jax.sharding import AxisType, Mesh
+
+from podium.config import CriticConfig, LoraConfig, PpoConfig
+from podium.models.config import TransformerConfig
+from podium.models.lora import LoraSpec, lora_spec
+from podium.parallel.mesh import AXES
+from podium.rlhf.layout import abstract_arrays
+from podium.rlhf.networks import Network
+from podium.rlhf.program import abstract_step, make_optimizers
+from podium.rlhf.rewards import reward_scores
+from podium.rlhf.roles import abstract_sources, make_roles, ppo_spec
+from podium.rlhf.state import init_state
+
+LLAMA_2_7B = TransformerConfig(
+    vocab_size=32000,
+    embed=4096,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    mlp=11008,
+    max_position=4096,
+    rope_theta=1e4,
+    norm_eps=1e-5,
+    tie_embeddings=False,
+)
+LLAMA_32_1B = TransformerConfig(
+    vocab_size=128256,
+    embed=2048,
+    layers=16,
+    heads=32,
+    kv_heads=8,
+    head_dim=64,
+    mlp=8192,
+    max_position=8192,
+    rope_theta=5e5,
+    norm_eps=1e-5,
+    tie_embeddings=True,
+)
+
+
+class Shape(NamedTuple):
+    """A network and how it is trained; batches are of all chips."""
+
+    config: TransformerConfig
+    lora: LoraConfig | None
+    batch: int
+    micro_batches: int
+
+
+SHAPES = {
+    "llama-2-7b-lora": Shape(LLAMA_2_7B, LoraConfig(r=16), batch=64, micro_batches=2),
+    "llama-3.2-1b": Shape(LLAMA_32_1B, None, batch=64, micro_batches=4),
+}
+# No size of the shapes above, whole or shared by four, is their sum: an array of time x time is known by its sizes.
+PROMPT, RESPONSE = 384, 384
+CHIPS = 16
+
+
+class Compiled(NamedTuple):
+    """What came out, in bytes of one chip: peak, and what is there before and after."""
+
+    seconds: float
+    peak: int
+    arguments: int
+    temporary: int
+    text: str
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="llama-2-7b-lora")
+    parser.add_argument("--layers", type=int, help="in place of the shape's")
+    parser.add_argument("--prompt", type=int, default=PROMPT, help=f"tokens of a prompt ({PROMPT})")
+    parser.add_argument("--response", type=int, default=RESPONSE, help=f"tokens of a response ({RESPONSE})")
+    parser.add_argument("--topology", default="v5e:4x4", help="chips, as v5e:4x4")
+    parser.add_argument("--tensor", type=int, default=4, help="chips along the tensor axis (4); the rest is fsdp")
+    parser.add_argument("--remat", choices=("none", "dots", "full"), default="full")
+    parser.add_argument("--implementation", choices=("tpu", "reference"), default="tpu")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    return parser.parse_args(arguments)
+
+
+def mesh_of(topology: str, tensor: int) -> Mesh:
+    chips = list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    shape = (1, 1, len(chips) // tensor, tensor)
+    grid = mesh_utils.create_device_mesh(shape, chips, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def compile_step(options: argparse.Namespace) -> Compiled:
+    """Compile a step: the reward model is an adapter on the policy's base, or a full model of its own."""
+    shape = SHAPES[options.shape]
+    layers = options.layers or shape.config.layers
+    network = replace(shape.config, layers=layers, dtype=options.dtype, implementation=options.implementation)
+    config = PpoConfig(
+        max_new_tokens=options.response,
+        per_device_batch_size=shape.batch,
+        num_ppo_epochs=4,
+        gradient_accumulation_steps=shape.micro_batches,
+        lora=shape.lora,
+        remat=options.remat,
+        critic=CriticConfig(init="policy"),
+    )
+    lora: LoraSpec | None = lora_spec(shape.lora)
+    roles = make_roles(network, Network(network, lora, "policy") if lora else Network(network, None, "reward"), config)
+    spec, (optimizers, _) = ppo_spec(roles, config, (2,), 0), make_optimizers(roles, config)
+    mesh = mesh_of(options.topology, options.tensor)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    start = functools.partial(start_state, optimizers=optimizers, key=key)
+    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start)
+    step = abstract_step(
+        spec,
+        optimizers,
+        reward_scores(roles.reward, spec),
+        mesh,
+        arrays,
+        size=shape.batch,
+        width=options.prompt,
+        per_call=1,
+        sample_rows=0,
+    )
+    began = time.monotonic()
+    compiled = step.lower().compile()
+    memory = compiled.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    peak -= memory.alias_size_in_bytes
+    return Compiled(
+        time.monotonic() - began, peak, memory.argument_size_in_bytes, memory.temp_size_in_bytes, compiled.as_text()
+    )
+
+
+def start_state(weights: Any, *, optimizers: Any, key: Any) -> Any:
+    return init_state(weights, optimizers=optimizers, kl_coef=0.05, key=jax.random.key(0))
+
+
+def arrays_in(text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Types and sizes of the arrays that a compiled program names, those of one chip."""
+    for kind, sizes in set(re.findall(r"\b(f32|bf16)\[([\d,]+)\]", text)):
+        yield kind, tuple(int(size) for size in sizes.split(","))
+
+
+def too_large(options: argparse.Namespace, text: str) -> list[str]:
+    """Name float32 arrays of time x time, and arrays of batch x time x vocabulary that no chunk has."""
+    shape = SHAPES[options.shape]
+    length, vocab = options.prompt + options.response, shape.config.vocab_size // options.tensor
+    # What a micro-batch's logits of a whole response would be on a chip: the tables of a vocabulary have the width of
+    # the network beside it.
+    logits = shape.batch // (CHIPS // options.tensor) // shape.micro_batches * options.response * vocab
+    named = []
+    for kind, sizes in arrays_in(text):
+        if kind == "f32" and sizes.count(length) >= 2:
+            named.append(f"{kind}{list(sizes)}: time x time")
+        table = {size for size in sizes if size not in (vocab, 1)} <= {shape.config.embed}
+        if vocab in sizes and not table and math.prod(sizes) >= logits:
+            named.append(f"{kind}{list(sizes)}: batch x time x vocabulary")
+    return sorted(named)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    compiled = compile_step(options)
+    figures = {
+        "shape": options.shape,
+        "topology": options.topology,
+        "remat": options.remat,
+        "implementation": options.implementation,
+        "dtype": options.dtype,
+        "seconds": round(compiled.seconds, 1),
+        "peak_bytes": compiled.peak,
+        "argument_bytes": compiled.arguments,
+        "temporary_bytes": compiled.temporary,
+        "too_large": too_large(options, compiled.text),
+    }
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(figures))
+    return 1 if figures["too_large"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
