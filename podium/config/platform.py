@@ -18,16 +18,31 @@ def _as_text(value: Any) -> Any:
 Quantity = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?(m|[kKMGTPE]i?)?$")]
 
 
+class RolloutMeshConfig(Section):
+    """Devices along each axis while the policy answers."""
+
+    data: Positive = Field(description="Parts that the batch is cut into.")
+    tensor: Positive = Field(description="Devices that share each layer's heads and widths.")
+
+
 class MeshConfig(Section):
     """Devices along each axis of the mesh; -1 on one axis takes the devices that are left."""
 
     data: AxisSize = Field(1, description="Copies of the model that share the batch (devices; -1: the rest).")
     fsdp: AxisSize = Field(-1, description="Devices that share parameters and batch (-1: the rest).")
     tensor: AxisSize = Field(1, description="Devices that share each layer's heads and widths (-1: the rest).")
+    rollout: RolloutMeshConfig | None = Field(
+        None,
+        description="Another layout of the same devices for the answers that PPO samples; null: that of training.",
+    )
+
+    def sizes(self) -> dict[str, Any]:
+        """Devices along each axis, in training."""
+        return {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        sizes = self.sizes()
         for axis, size in sizes.items():
             if size == 0:
                 fail(axis, "an axis of 0 devices holds nothing; write 1, more, or -1 for the rest")

@@ -1,6 +1,9 @@
 """Logical axes to mesh axes: one total table, and what follows from it."""
 
-from collections.abc import Mapping
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,8 +34,39 @@ RULES: Mapping[str, MeshAxes] = {
 }
 
 
-def partition_spec(axes: Axes, rules: Mapping[str, MeshAxes] = RULES) -> PartitionSpec:
-    """Translate the logical axes of one array; raises UserError for a name without a row."""
+@dataclass(frozen=True)
+class Layout:
+    """Which mesh axes the batch and the dimensions of weights are cut over; the same table but for these.
+
+    weights: what stands for "tensor"; rows: what the batch is cut over. No dimension is cut over the rest.
+    """
+
+    weights: tuple[str, ...]
+    rows: tuple[str, ...]
+
+    @property
+    def rules(self) -> Mapping[str, MeshAxes]:
+        """The table of this layout."""
+        moved = {name: self.weights if axes == "tensor" else None for name, axes in RULES.items()}
+        return moved | {"batch": self.rows}
+
+
+_RULES: contextvars.ContextVar[Mapping[str, MeshAxes]] = contextvars.ContextVar("rules", default=RULES)
+
+
+@contextlib.contextmanager
+def laid_out(layout: Layout) -> Iterator[None]:
+    """Trace what follows with the table of another layout of the mesh."""
+    token = _RULES.set(layout.rules)
+    try:
+        yield
+    finally:
+        _RULES.reset(token)
+
+
+def partition_spec(axes: Axes) -> PartitionSpec:
+    """Translate the logical axes of one array by the table in force; raises UserError for a name without a row."""
+    rules = _RULES.get()
     unknown = [name for name in axes if name is not None and name not in rules]
     if unknown:
         raise UserError(
@@ -55,6 +89,11 @@ def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None,
                     "cannot share equally; write sizes that divide it"
                 )
     return NamedSharding(mesh, spec)
+
+
+def constrain_tree(tree: Any, axes: Any) -> Any:
+    """Pin every leaf of a tree to its logical axes, as `constrain` does."""
+    return jax.tree.map(lambda leaf, names: constrain(leaf, *names), tree, axes)
 
 
 def tree_shardings(mesh: Mesh, axes: Any, shapes: Any) -> Any:

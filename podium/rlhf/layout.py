@@ -1,5 +1,6 @@
 """Where PPO's arrays lie on a mesh, decided from their shapes alone."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 
@@ -8,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from podium.parallel import placement
-from podium.parallel.sharding import tree_shardings
+from podium.parallel.sharding import Layout, laid_out, tree_shardings
 from podium.rlhf.networks import Network, Tree, Weights
 from podium.rlhf.roles import Roles, start_weights
 from podium.rlhf.state import Frozen, PpoState
@@ -19,15 +20,26 @@ Optimizers = Mapping[str, optax.GradientTransformation]
 Start = Callable[[dict[str, Weights]], PpoState]
 
 
-def frozen_shardings(mesh: Mesh, roles: Roles, frozen: Frozen) -> Frozen:
+def with_rollout(roles: Roles, frozen: Frozen, rollout: Layout | None) -> Frozen:
+    """Name the policy's frozen base a second time where the policy answers in another layout."""
+    if rollout is None or roles.policy.base is None:
+        return frozen
+    return frozen._replace(bases={**frozen.bases, "rollout": frozen.bases[roles.policy.base]})
+
+
+def frozen_shardings(mesh: Mesh, roles: Roles, frozen: Frozen, rollout: Layout | None) -> Frozen:
     """Give the sharding of every frozen array; `frozen` may hold shapes."""
 
     def of(network: Network, weights: Weights) -> Weights:
         shardings: Weights = tree_shardings(mesh, network.axes(weights), weights)
         return shardings
 
-    configs = {"policy": roles.policy.config} | ({"reward": roles.reward.config} if roles.reward else {})
-    bases = {name: of(Network(configs[name]), {"base": tree})["base"] for name, tree in frozen.bases.items()}
+    configs = dict.fromkeys(("policy", "rollout"), roles.policy.config)
+    configs |= {"reward": roles.reward.config} if roles.reward else {}
+    bases = {}
+    for name, tree in frozen.bases.items():
+        with laid_out(rollout) if rollout is not None and name == "rollout" else contextlib.nullcontext():
+            bases[name] = of(Network(configs[name]), {"base": tree})["base"]
     return Frozen(bases, of(roles.reward, frozen.reward) if roles.reward else {})
 
 
@@ -43,19 +55,32 @@ def state_shardings(mesh: Mesh, roles: Roles, optimizers: Optimizers, state: Ppo
 
 
 def place(
-    mesh: Mesh, roles: Roles, optimizers: Optimizers, weights: dict[str, Weights], frozen: Frozen, start: Start
+    mesh: Mesh,
+    roles: Roles,
+    optimizers: Optimizers,
+    weights: dict[str, Weights],
+    frozen: Frozen,
+    start: Start,
+    rollout: Layout | None = None,
 ) -> tuple[Frozen, PpoState]:
     """Lay frozen trees and the state that a run starts from out on the mesh."""
     shardings = state_shardings(mesh, roles, optimizers, jax.eval_shape(start, weights))
     placed = jax.device_put(weights, shardings.weights)
     # Weights stay where they are: given back by the program, they would be copies.
     beside = jax.jit(lambda weights: start(weights)._replace(weights={}), out_shardings=shardings._replace(weights={}))
-    frozen = jax.device_put(frozen, frozen_shardings(mesh, roles, frozen))
+    frozen = with_rollout(roles, frozen, rollout)
+    frozen = jax.device_put(frozen, frozen_shardings(mesh, roles, frozen, rollout))
     return frozen, beside(placed)._replace(weights=placed)
 
 
 def abstract_arrays(
-    mesh: Mesh, roles: Roles, optimizers: Optimizers, policy: Tree, reward: Weights, start: Start
+    mesh: Mesh,
+    roles: Roles,
+    optimizers: Optimizers,
+    policy: Tree,
+    reward: Weights,
+    start: Start,
+    rollout: Layout | None = None,
 ) -> tuple[Frozen, PpoState]:
     """Give shapes, types and shardings of what `place` lays out.
 
@@ -63,7 +88,7 @@ def abstract_arrays(
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     weights, frozen = jax.eval_shape(functools.partial(start_weights, roles), policy, reward, key)
-    state = jax.eval_shape(start, weights)
-    shardings = frozen_shardings(mesh, roles, frozen), state_shardings(mesh, roles, optimizers, state)
+    state, frozen = jax.eval_shape(start, weights), with_rollout(roles, frozen, rollout)
+    shardings = frozen_shardings(mesh, roles, frozen, rollout), state_shardings(mesh, roles, optimizers, state)
     arrays: tuple[Frozen, PpoState] = placement.abstract((frozen, state), shardings)
     return arrays

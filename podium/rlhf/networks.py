@@ -26,7 +26,7 @@ from podium.parallel.sharding import constrain
 Tree = Any
 Weights = dict[str, Tree]
 Bases = Mapping[str, Tree]
-Arrays = TypeVar("Arrays", Text, Packed)
+Arrays = TypeVar("Arrays")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Network:
         return family.response_states(
             self.config,
             params,
-            _over_devices(text),
+            over_rows(text),
             adapter=adapter,
             lora=self.lora,
             trunk=self._trunk(trunk),
@@ -65,7 +65,7 @@ class Network:
         states = family.last_states(
             self.config,
             params,
-            _over_devices(text),
+            over_rows(text),
             adapter=adapter,
             lora=self.lora,
             trunk=self._trunk(trunk),
@@ -75,7 +75,7 @@ class Network:
     def packed_states(self, bases: Bases, weights: Weights, packed: Packed) -> jax.Array:
         """States [rows, width, embed] of packed rows."""
         adapter, params = weights.get("adapter"), self.params(bases, weights)
-        return family.packed_states(self.config, params, _over_devices(packed), adapter=adapter, lora=self.lora)
+        return family.packed_states(self.config, params, over_rows(packed), adapter=adapter, lora=self.lora)
 
     def packed_scores(self, bases: Bases, weights: Weights, packed: Packed, ends: jax.Array) -> jax.Array:
         """Scores [rows, responses] at the columns `ends` [rows, responses]; float32."""
@@ -126,6 +126,6 @@ class Network:
         return {name: known[name] for name in weights}
 
 
-def _over_devices(arrays: Arrays) -> Arrays:
+def over_rows(arrays: Arrays) -> Arrays:
     """Pin every array [rows, ...] to the devices that share the batch."""
-    return jax.tree.map(lambda array: constrain(array, "batch", "time"), arrays)
+    return jax.tree.map(lambda array: constrain(array, "batch", *[None] * (array.ndim - 1)), arrays)

@@ -17,6 +17,7 @@ from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 from podium.models import Model
 from podium.parallel import placement
+from podium.parallel.sharding import Layout
 from podium.rlhf.layout import place
 from podium.rlhf.ppo import ScoreFn
 from podium.rlhf.program import compile_steps, make_optimizers, step_operations
@@ -36,10 +37,14 @@ SCORE_SCALE = "score_scale"
 
 @dataclass(frozen=True)
 class PpoRun(TrainingRun):
-    """What a run of PPO is given besides the models and the prompts."""
+    """What a run of PPO is given besides the models and the prompts.
+
+    rollouts: the file of samples; rollout: the layout in which the policy answers, None for that of training.
+    """
 
     config: PpoConfig
     rollouts: Path
+    rollout: Layout | None = None
 
 
 def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
@@ -53,7 +58,7 @@ def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[P
     # Where the reward model reads texts, those get their ends there.
     ends_here = judge is not None and judge.tokenizer.same_as(tokenizer) and judge.read_at == "end"
     ending = tokenizer.ending if ends_here else ()
-    spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending)
+    spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending, run.rollout)
     size, room = config.per_device_batch_size * placement.data_parallel(mesh), config.max_new_tokens + len(ending)
     batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
     score = _score(spec, roles, reward, prompts, tokenizer)
@@ -65,7 +70,7 @@ def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[P
     start = functools.partial(init_state, optimizers=optimizers, kl_coef=config.kl_coef, key=key)
     filled = fill_roles(roles, policy, judge, run.seed)
     with placement.on(mesh):
-        frozen, state = place(mesh, roles, optimizers, *filled, start)
+        frozen, state = place(mesh, roles, optimizers, *filled, start, run.rollout)
         outside = scorer(score, mesh)
         scale = measure_scores(spec, frozen, state, batches, outside, samples=config.score_samples, mesh=mesh)
         state = measured_by(state, scale, critic_scores=roles.critic_scores)

@@ -18,6 +18,7 @@ from podium.models.lora import lora_spec, merge_adapter
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
 from podium.ops.loops import decode_unrolled
+from podium.parallel.sharding import Layout
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Tree, Weights
 from podium.rlhf.reward import fold_normalisation
@@ -160,9 +161,14 @@ def _critic_from_reward(critic: Network, reward: Network, policy: Tree, brought:
 
 
 def ppo_spec(
-    roles: Roles, config: PpoConfig, eos_ids: tuple[int, ...], pad_id: int, ending: tuple[int, ...] = ()
+    roles: Roles,
+    config: PpoConfig,
+    eos_ids: tuple[int, ...],
+    pad_id: int,
+    ending: tuple[int, ...] = (),
+    rollout: Layout | None = None,
 ) -> PpoSpec:
-    """The static part of the step, from the configuration; `ending` as in PpoSpec."""
+    """The static part of the step, from the configuration; `ending` and `rollout` as in PpoSpec."""
     return PpoSpec(
         policy=roles.policy,
         reference=roles.reference,
@@ -190,6 +196,7 @@ def ppo_spec(
         unroll_decode=decode_unrolled(roles.policy.config.layers, roles.policy.config.implementation),
         trunk_layers=_trunk_layers(roles),
         ending=ending,
+        rollout=rollout,
     )
 
 

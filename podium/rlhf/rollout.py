@@ -1,13 +1,15 @@
 """Let the policy answer prompts."""
 
-from typing import NamedTuple
+import contextlib
+from typing import Any, NamedTuple
 
 import jax
 
 from podium.generation.decode import respond
 from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
-from podium.rlhf.networks import Bases
+from podium.parallel.sharding import constrain_tree, laid_out
+from podium.rlhf.networks import Bases, over_rows
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import PpoState, step_keys
 
@@ -40,27 +42,42 @@ class Rollout(NamedTuple):
 
 def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows: Rows = ALL) -> Rollout:
     """Let the policy answer each prompt: the first half of a step, which is pure."""
-    network = spec.policy
-    weights = network.compute(state.weights["policy"])
-    keys = jax.random.split(step_keys(state).rollout, prompts.ids.shape[0] * rows.count)
-    responses = respond(
-        network.config,
-        network.params(bases, weights),
-        prompts.ids,
-        prompts.mask,
-        rows.local(keys),
-        max_new_tokens=spec.max_new_tokens,
-        sampling=spec.sampling,
-        eos_ids=spec.eos_ids,
-        pad_id=spec.pad_id,
-        adapter=weights.get("adapter"),
-        lora=network.lora,
-        unroll=spec.unroll_decode,
-        trunk_layers=spec.trunk_layers,
-        ending=spec.ending,
-    )
+    layout = contextlib.nullcontext() if spec.rollout is None else laid_out(spec.rollout)
+    keys = rows.local(jax.random.split(step_keys(state).rollout, prompts.ids.shape[0] * rows.count))
+    with layout:
+        params, adapter = _policy(spec, bases, state)
+        responses = respond(
+            spec.policy.config,
+            params,
+            *over_rows(prompts),
+            keys,
+            max_new_tokens=spec.max_new_tokens,
+            sampling=spec.sampling,
+            eos_ids=spec.eos_ids,
+            pad_id=spec.pad_id,
+            adapter=adapter,
+            lora=spec.policy.lora,
+            unroll=spec.unroll_decode,
+            trunk_layers=spec.trunk_layers,
+            ending=spec.ending,
+        )
+    responses = over_rows(responses)
     text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
     return Rollout(text, responses.finished, responses.trunk_states, responses.trunk_ending)
+
+
+def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:
+    """The policy's base and adapter as decoding reads them: in the compute type, and in the layout of the rollout.
+
+    What is trained is moved there anew in each step, inside its program: a copy that lives until the last token. Its
+    source, the state, is read again by the updates. A frozen base lies there already.
+    """
+    network = spec.policy
+    weights = network.compute(state.weights["policy"])
+    if spec.rollout is not None:
+        weights = constrain_tree(weights, network.axes(weights))
+    base = bases.get("rollout") if network.base is not None else None
+    return base if base is not None else network.params(bases, weights), weights.get("adapter")
 
 
 def trunk_of(spec: PpoSpec, rollout: Rollout) -> Trunk | None:

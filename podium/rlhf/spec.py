@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 
 from podium.generation.sampling import Sampling
+from podium.parallel.sharding import Layout
 from podium.rlhf.experience import RewardSpec
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.objective import Statistics, objective
@@ -19,7 +20,8 @@ class PpoSpec:
 
     trunk_layers: how many of the lowest layers are the same frozen ones in every network on the policy's base; what the
     rollout computed in them serves all of these. ending: what a response that was cut off is scored with behind it, the
-    end token last; empty scores it as it is.
+    end token last; empty scores it as it is. rollout: the layout of weights and batch in which the policy answers, None
+    for that of training.
     """
 
     policy: Network
@@ -41,6 +43,7 @@ class PpoSpec:
     unroll_decode: bool
     trunk_layers: int = 0
     ending: tuple[int, ...] = ()
+    rollout: Layout | None = None
 
     def compute(self, weights: dict[str, Weights]) -> dict[str, Weights]:
         """Give the trained weights, by network, in the type that is computed in."""

@@ -11,7 +11,11 @@ from podium.rlhf.networks import Bases, Weights
 
 
 class Frozen(NamedTuple):
-    """What a step reads and nobody trains: base trees by name, and the reward model's own weights."""
+    """What a step reads and nobody trains: base trees by name, and the reward model's own weights.
+
+    Where the policy answers in another layout, "rollout" is its base again, laid out so: a second copy of the base,
+    cut over other devices, that lives as long as the run.
+    """
 
     bases: Bases
     reward: Weights

@@ -50,7 +50,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     """Answer, score, measure and write report, samples and metrics."""
     candidates = read_candidates(io.input("candidates"))
     data = _read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None
-    mesh = make_mesh(**config.platform.mesh.model_dump())
+    mesh = make_mesh(**config.platform.mesh.sizes())
     with jax.set_mesh(mesh):
         tuned = io.input("policy")
         policy = load(tuned, dtype=config.model.dtype, mesh=mesh, base=base_folder(config, io, tuned))

@@ -9,6 +9,7 @@ from podium.data.records import read_prompts
 from podium.models import save
 from podium.parallel.hardware import hardware
 from podium.parallel.mesh import make_mesh
+from podium.parallel.rollout import rollout_layout
 from podium.rlhf.ppo_training import PpoRun, train_ppo
 from podium.stages.base import base_model, load, work_key
 from podium.stages.io import Result, StageIO
@@ -21,7 +22,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     """Tune the starting model on prompts/train.jsonl against the reward model."""
     folder, rollouts = io.output("policy"), io.output("rollouts")
     prompts = read_prompts(io.input("prompts") / "train.jsonl")
-    mesh = make_mesh(**config.platform.mesh.model_dump())
+    mesh = make_mesh(**config.platform.mesh.sizes())
     base = base_model(config, io, mesh)
     reward = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=base)
     rollouts.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             config=config.ppo,
             seed=config.seed,
             mesh=mesh,
+            rollout=rollout_layout(mesh, config.platform.mesh.rollout),
             folder=folder,
             checkpoints=f"{io.work('policy')}/checkpoints",
             rollouts=rollouts / ROLLOUTS_FILE,

@@ -35,7 +35,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     preferences = io.input("preferences")
     train = read_preferences(preferences / "train.jsonl")
     held_out = read_preferences(preferences / "eval.jsonl")
-    mesh = make_mesh(**config.platform.mesh.model_dump())
+    mesh = make_mesh(**config.platform.mesh.sizes())
     policy = base_model(config, io, mesh)
     base = reward_base(config, policy, mesh)
     model = train_reward(

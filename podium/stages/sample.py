@@ -32,7 +32,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         top_p=sample.top_p,
         seed=config.seed,
     )
-    mesh = make_mesh(**config.platform.mesh.model_dump())
+    mesh = make_mesh(**config.platform.mesh.sizes())
     with jax.set_mesh(mesh):
         model = base_model(config, io, mesh)
         answers = answer(

@@ -33,7 +33,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     assert config.sft is not None, "the runner starts no stage without its section"
     folder, demonstrations = io.output("model"), io.input("demonstrations")
     train = read_demonstrations(demonstrations / "train.jsonl")
-    mesh = make_mesh(**config.platform.mesh.model_dump())
+    mesh = make_mesh(**config.platform.mesh.sizes())
     base = load(config.model.name_or_path, dtype=config.model.dtype, mesh=mesh, revision=config.model.revision)
     records = read_demonstrations(demonstrations / "eval.jsonl")
     held_out = encode(records, base.tokenizer, config.data.max_length)
