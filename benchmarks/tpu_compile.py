@@ -154,7 +154,11 @@ def compile_step(options: argparse.Namespace) -> Compiled:
         sample_rows=0,
     )
     began = time.monotonic()
-    compiled = step.lower().compile()
+    try:
+        compiled = step.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        # What is needed and what a chip has stands in its first lines.
+        raise SystemExit("\n".join(str(error).splitlines()[:12])) from None
     memory = compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     peak -= memory.alias_size_in_bytes
@@ -179,12 +183,13 @@ def too_large(options: argparse.Namespace, text: str) -> list[str]:
     length, vocab = options.prompt + options.response, shape.config.vocab_size // options.tensor
     # What a micro-batch's logits of a whole response would be on a chip: the tables of a vocabulary have the width of
     # the network beside it.
-    logits = shape.batch // (CHIPS // options.tensor) // shape.micro_batches * options.response * vocab
+    embed, fsdp = shape.config.embed, CHIPS // options.tensor
+    logits = shape.batch // fsdp // shape.micro_batches * options.response * vocab
     named = []
     for kind, sizes in arrays_in(text):
         if kind == "f32" and sizes.count(length) >= 2:
             named.append(f"{kind}{list(sizes)}: time x time")
-        table = {size for size in sizes if size not in (vocab, 1)} <= {shape.config.embed}
+        table = {size for size in sizes if size not in (vocab, 1)} <= {embed, embed // fsdp}
         if vocab in sizes and not table and math.prod(sizes) >= logits:
             named.append(f"{kind}{list(sizes)}: batch x time x vocabulary")
     return sorted(named)
