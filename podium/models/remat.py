@@ -24,8 +24,10 @@ def training_config(config: NetworkConfig, remat: Remat) -> NetworkConfig:
     return config.replace(remat=policy(remat, config.implementation))
 
 
-def rematerialised(layer: Callable[..., Any], remat: Kept, *, scanned: bool) -> Callable[..., Any]:
-    """Let the backward pass of a layer keep what the policy says. `scanned`: the body of a scan, which XLA keeps apart.
+def rematerialised(layer: Callable[..., Any], remat: Kept, *, looped: bool) -> Callable[..., Any]:
+    """Let the backward pass of a layer keep what the policy says.
+
+    `looped`: it is the body of a loop; elsewhere XLA would find that what is computed again was computed before.
 
     Products with a batch dimension are those of attention, of size time x time, and are never kept.
     """
@@ -37,4 +39,4 @@ def rematerialised(layer: Callable[..., Any], remat: Kept, *, scanned: bool) -> 
         saved = policies.save_from_both_policies(
             policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(RESIDUALS)
         )
-    return jax.checkpoint(layer, policy=saved, prevent_cse=not scanned)
+    return jax.checkpoint(layer, policy=saved, prevent_cse=not looped)

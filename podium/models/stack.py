@@ -140,9 +140,10 @@ def _run_layers(
     keep: bool,
 ) -> tuple[jax.Array, Caches | None]:
     unstacked = isinstance(blocks, tuple)
+    unrolled = unstacked or scan_unrolled(jax.tree.leaves(blocks)[0].shape[0], config.implementation)
     if not keep:
         # With keys and values kept there is no backward pass.
-        layer = rematerialised(layer, config.remat, scanned=not unstacked)
+        layer = rematerialised(layer, config.remat, looped=not unrolled)
     if unstacked:
         kept = []
         for index, weights in enumerate(blocks):
@@ -150,13 +151,12 @@ def _run_layers(
             x, memory = layer(x, weights, cache, sliding[index] if sliding else False)
             kept.append(memory)
         return x, tuple(kept) if keep else None
-    count = jax.tree.leaves(blocks)[0].shape[0]
     flags = jnp.asarray(sliding) if any(sliding) else None
     return jax.lax.scan(
         lambda carry, xs: layer(carry, xs[0], xs[1], False if xs[2] is None else xs[2]),
         x,
         (blocks, caches, flags),
-        unroll=scan_unrolled(count, config.implementation),
+        unroll=unrolled,
     )
 
 

@@ -103,3 +103,14 @@ def test_every_case_has_scripts_and_a_locked_environment() -> None:
         scripts = run.sides(case, Path("peers"))
         assert all(script.is_file() for _, script in scripts.values())
         assert (BENCHMARKS.parent / "requirements" / f"peers-{case.peer}.in").is_file()
+
+
+def test_an_accelerators_figures_are_those_of_its_variants(tmp_path: Path) -> None:
+    """The same script, at small sizes on a processor: its attention agrees with the reference, and all is timed."""
+    result = tmp_path / "figures.json"
+    command = [sys.executable, BENCHMARKS / "accelerator.py", "--small", "--json", result]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    figures = json.loads(result.read_text())
+    assert figures["attention"]["largest_relative_difference"] < 1e-5
+    assert all(figures["remat"][policy]["seconds"] > 0 for policy in ("none", "dots", "full"))
+    assert all(figures["decode"].values())
