@@ -150,9 +150,9 @@ def file_error(error: BaseException, name: str | None = None) -> UserError | Non
     if isinstance(error, RuntimeError) and str(error).startswith(_LINKS):
         return UserError(f"{name or shown(str(error).removeprefix(_LINKS))}: {_OF_A_PATH[errno.ELOOP]}")
     if isinstance(error, OSError):
-        found = _os_error(error, name)
-        if found is not None:
-            return found
+        result = _os_error(error, name)
+        if result is not None:
+            return result
     if reason := why_full(error):
         return UserError(f"{name or 'this machine'}: {reason}, then start the same command again")
     return None

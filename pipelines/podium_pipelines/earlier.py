@@ -33,22 +33,22 @@ def outdated(out: Path, config: PodiumConfig, ask: Ask) -> dict[str, list[str]]:
     write_text(out / REQUEST, json.dumps(request))
     try:
         ask(["changes", str(out / REQUEST), str(out / ANSWER)])
-        found: dict[str, list[str]] = json.loads((out / ANSWER).read_text("utf-8"))
-        return found
+        result: dict[str, list[str]] = json.loads((out / ANSWER).read_text("utf-8"))
+        return result
     finally:
         for name in (REQUEST, ANSWER):
             (out / name).unlink(missing_ok=True)
 
 
-def explain(found: Mapping[str, Sequence[str]], edges: Mapping[str, Mapping[str, str]]) -> list[str]:
+def explain(result: Mapping[str, Sequence[str]], edges: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Say in one line for each cause what is made again: `ppo.max_steps 40 -> 6: ppo, evaluate, export again`."""
     causes: dict[str, set[str]] = {}
-    for stage, reasons in found.items():
+    for stage, reasons in result.items():
         for reason in reasons:
             causes.setdefault(reason, set()).update({stage} | _behind(stage, edges))
     lines: dict[tuple[str, ...], list[str]] = {}
     for reason, stages in causes.items():
-        lines.setdefault(tuple(stage for stage in found if stage in stages), []).append(reason)
+        lines.setdefault(tuple(stage for stage in result if stage in stages), []).append(reason)
     return [f"{_listed(reasons)}: {', '.join(stages)} again" for stages, reasons in lines.items()]
 
 

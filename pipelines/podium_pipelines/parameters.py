@@ -19,7 +19,7 @@ def stage_parameter(config: PodiumConfig, stage: str) -> dict[str, Any]:
 
 def data_files(config: PodiumConfig) -> list[str]:
     """Return the data files and folders that the config names and this machine has; a pattern stands for its files."""
-    return [found for source in config.data.files for found in paths.matches(source.path)]
+    return [result for source in config.data.files for result in paths.matches(source.path)]
 
 
 def _carried(value: Any) -> Any:

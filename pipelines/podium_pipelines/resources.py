@@ -35,10 +35,10 @@ def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, targe
 def _accelerator(name: str | None, where: str) -> Accelerator | None:
     if name is None:
         return None
-    found = ACCELERATORS.get(accelerator_name(name))
-    if found is None:
+    result = ACCELERATORS.get(accelerator_name(name))
+    if result is None:
         raise UserError(f"{where}.accelerator: {name!r} is unknown; write one of {', '.join(ACCELERATORS)}")
-    return found
+    return result
 
 
 def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:

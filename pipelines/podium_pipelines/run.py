@@ -91,15 +91,15 @@ def run_pipeline(
 def _put_away(out: Path, config: PodiumConfig, ask: earlier.Ask, console: Console, *, redo: bool) -> None:
     """Take out of the run folder what the config makes outdated, after saying so, and keep it."""
     earlier.finish_moving(out)
-    found = earlier.outdated(out, config, ask)
-    if not found:
+    result = earlier.outdated(out, config, ask)
+    if not result:
         return
-    for line in earlier.explain(found, edges_of(config)):
+    for line in earlier.explain(result, edges_of(config)):
         say(console, line)
     if redo:
-        earlier.replace(out, list(found))
+        earlier.replace(out, list(result))
     else:
-        say(console, f"The earlier run stays in {earlier.keep(out, list(found))}")
+        say(console, f"The earlier run stays in {earlier.keep(out, list(result))}")
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -43,13 +43,13 @@ def show(summary: Summary, console: Console, *, seconds: float, failed: bool) ->
 
     seconds: how long the run took. failed: whether its gates fail the run.
     """
-    found = summary.results["summary"]
+    result = summary.results["summary"]
     _line(console, "")
     show_sample = _show_sample_table if console.is_terminal else _show_sample_lines
-    for sample in found["examples"]:
+    for sample in result["examples"]:
         show_sample(sample, console)
-    _reason(console, found["verdict"], found["headline"])
-    for reason in found["reasons"]:
+    _reason(console, result["verdict"], result["headline"])
+    for reason in result["reasons"]:
         if reason["level"] != "green":
             _reason(console, reason["level"], reason["text"])
     _line(console, "")

@@ -56,14 +56,14 @@ def resolved(config: PodiumConfig, say: Callable[[str], None]) -> Versions:
 def parameters_of(config: PodiumConfig, stage: str) -> tuple[str, ...]:
     """Return the names of the versions that a stage's task depends on."""
     spec = STAGE_TABLE[stage]
-    found = []
+    result = []
     if spec.reads_data_files:
-        found.append("data_version")
+        result.append("data_version")
     if spec.reads_model and (config.sft is None or spec.from_sft is None):
-        found.append("model_version")
+        result.append("model_version")
     if stage == "reward" and config.reward.model is not None:
-        found.append("reward_model_version")
-    return tuple(found)
+        result.append("reward_model_version")
+    return tuple(result)
 
 
 def _versions(
@@ -84,8 +84,8 @@ def _versions(
 
 def _digest_here(path: str) -> str:
     """Return the digest of the files that a path or pattern stands for on this machine, "" where there are none."""
-    found = paths.matches(path)
-    return value_digest([file_digest(Path(file)) for file in found]) if found else ""
+    result = paths.matches(path)
+    return value_digest([file_digest(Path(file)) for file in result]) if result else ""
 
 
 def _is_fixed(model: ModelConfig) -> bool:

@@ -86,8 +86,10 @@ def main() -> NoReturn:
 def _refuse_dotted_options(words: list[str]) -> None:
     """Point at KEY=VALUE for --ppo.kl_coef=0.1, which other tools take: no option here has a dot in its name."""
     for word in words:
-        if found := re.match(r"--([A-Za-z_]\w*(\.\w+)+)(=|$)", word):
-            raise UserError(f"--{found.group(1)} is no option; write {found.group(1)}=VALUE, without --, behind CONFIG")
+        if result := re.match(r"--([A-Za-z_]\w*(\.\w+)+)(=|$)", word):
+            raise UserError(
+                f"--{result.group(1)} is no option; write {result.group(1)}=VALUE, without --, behind CONFIG"
+            )
 
 
 def _fail(error: UserError) -> NoReturn:

@@ -102,8 +102,8 @@ def _memory() -> tuple[float, float]:
     pages = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
     total, free = (number * os.sysconf("SC_PAGE_SIZE") / _GB for number in pages)
     # Linux can give back what it keeps of files, which the number of free pages leaves out.
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
-    return total, int(found[1]) * 1024 / _GB if found else free
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
+    return total, int(match[1]) * 1024 / _GB if match else free
 
 
 def _limit() -> float | None:
@@ -155,6 +155,6 @@ def _requirements(lines: list[str]) -> Iterator[tuple[str, str]]:
     """
     accelerators = {"cuda12": "jax-cuda12-plugin", "tpu": "libtpu"}
     for line in lines:
-        found = re.match(r"([\w.-]+)(?:\[(\w+)\])?.*extra == ['\"](\w+)['\"]", line)
-        if found:
-            yield found[3], accelerators.get(found[2], found[1])
+        result = re.match(r"([\w.-]+)(?:\[(\w+)\])?.*extra == ['\"](\w+)['\"]", line)
+        if result:
+            yield result[3], accelerators.get(result[2], result[1])

@@ -152,7 +152,7 @@ def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) 
     """Read NAME=URI pairs; raise UserError for a name the stage does not have, one given twice, or a wrong address."""
     from podium.config.places import mistake_in
 
-    found: dict[str, str] = {}
+    matches: dict[str, str] = {}
     for pair in pairs:
         name, equals, place = pair.partition("=")
         if reason := mistake_in(place, also=("minio",)):
@@ -161,10 +161,10 @@ def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) 
             raise UserError(f"{option} {pair!r}: write NAME=PATH, with a name of: {', '.join(known) or 'none'}")
         if name not in known:
             raise UserError(f"{option} {pair!r}: {stage} has no {name!r}; its names are: {', '.join(known) or 'none'}")
-        if name in found:
+        if name in matches:
             raise UserError(f"{option} {pair!r}: {name} is given twice; keep one")
-        found[name] = place
-    return found
+        matches[name] = place
+    return matches
 
 
 def _require_all(stage: str, io: "StageIO", spec: StageSpec) -> None:

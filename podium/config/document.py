@@ -267,8 +267,8 @@ def first_unfit(value: Any) -> tuple[Keys, str] | None:
             pending.extend((keys, str(key)) for key in item)
         elif isinstance(item, list | tuple):
             pending.extend(((*keys, index), inner) for index, inner in enumerate(item))
-        elif isinstance(item, str) and (found := _NO_TEXT.search(item)):
-            return keys, f"holds the character U+{ord(found.group()):04X}, which is no text; take it out"
+        elif isinstance(item, str) and (match := _NO_TEXT.search(item)):
+            return keys, f"holds the character U+{ord(match.group()):04X}, which is no text; take it out"
     raise AssertionError("count never ends")
 
 

@@ -145,8 +145,8 @@ def _names(keys: Keys) -> list[str]:
 def _close(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice nearest to `word`, if any is near."""
     plain = {choice.lower().replace("-", "_"): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
+    result = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.6)
+    return plain[result[0]] if result else None
 
 
 def _elsewhere(key: str) -> set[str]:
@@ -186,7 +186,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     """Return the section inside an annotation such as `tuple[Source, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := section_of(arg))), None)
+    return next((result for arg in get_args(annotation) if (result := section_of(arg))), None)
 
 
 def _is_table(annotation: Any) -> bool:

@@ -129,9 +129,9 @@ def _interpret(document: Document, overrides: Sequence[str], notices: list[str] 
 def _refuse(mistakes: Sequence[tuple[Keys, str]], document: Document) -> None:
     """Raise UserError with a line for each of the first mistakes, each a key and a reason."""
     if mistakes:
-        found = [(as_written(keys, document), reason) for keys, reason in mistakes]
+        result = [(as_written(keys, document), reason) for keys, reason in mistakes]
         raise UserError(
-            first_lines([f"{document.place(keys).where}: {dotted(keys)}: {reason}" for keys, reason in found])
+            first_lines([f"{document.place(keys).where}: {dotted(keys)}: {reason}" for keys, reason in result])
         )
 
 

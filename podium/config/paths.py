@@ -28,10 +28,10 @@ def address_fault(path: str, also: tuple[str, ...] = ()) -> str | None:
 
     fsspec reads :: as one address within another.
     """
-    found = _SCHEME.match(path)
-    if found is None:
+    result = _SCHEME.match(path)
+    if result is None:
         return None
-    scheme = found.group(1)
+    scheme = result.group(1)
     if "::" in path:
         head = f"{path.partition('::')[0]}::"
     elif scheme in (*SCHEMES, *also) or scheme.lower() == "file":

@@ -28,12 +28,12 @@ _IMAGE = re.compile(
 
 def holds_secret(text: str) -> bool:
     """Tell whether a text holds an address with a name and password, an access key, or a signature."""
-    found = _URI.search(text)
-    if found is None:
+    match = _URI.search(text)
+    if match is None:
         return False
-    host = found.group(2).partition("/")[0]
-    is_store = found.group(1).endswith(("s3", "gs", "s3a", "gcs", "minio"))
-    return "@" in host or (is_store and ":" in host) or _SIGNED.search(found.group(2)) is not None
+    host = match.group(2).partition("/")[0]
+    is_store = match.group(1).endswith(("s3", "gs", "s3a", "gcs", "minio"))
+    return "@" in host or (is_store and ":" in host) or _SIGNED.search(match.group(2)) is not None
 
 
 def mistake_in(address: str, also: tuple[str, ...] = ()) -> str | None:

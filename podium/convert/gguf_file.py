@@ -188,19 +188,19 @@ class GgufFile:
     def _llama3(self, head_dim: int, theta: float) -> RopeScaling:
         """Find the options behind a stored table of frequency divisors: the file has the table only."""
         table = np.asarray(self.tensors["rope_freqs.weight"].data, np.float32)
-        found = RopeScaling("llama3", float(table.max()), 1.0, 4.0, 8192)
+        result = RopeScaling("llama3", float(table.max()), 1.0, 4.0, 8192)
         plain, _ = inverse_frequencies(head_dim, theta, self._size("context_length"), None)
-        scaled, _ = inverse_frequencies(head_dim, theta, self._size("context_length"), found)
+        scaled, _ = inverse_frequencies(head_dim, theta, self._size("context_length"), result)
         if not np.allclose(plain / scaled, table, rtol=1e-4):
             raise UserError(f"{self.path}: rope_freqs.weight fits no known scaling; import the safetensors release")
-        return found
+        return result
 
     def checkpoint(self, config: TransformerConfig) -> list[Tensor]:
         """List all tensors of the network, dequantized when their turn comes.
 
         Raises UserError where they do not fit.
         """
-        found = []
+        result = []
         expected = file_shapes(leaves(config))
         for name, shape in expected.items():
             theirs = self._their_name(name)
@@ -215,13 +215,13 @@ class GgufFile:
             heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2], 0)
             pairs = heads if self.form.paired else 0
             offset = self.form.offset if theirs.endswith("norm.weight") else 0.0
-            found.append(Tensor(name, shape, partial(_values, tensor, pairs, offset, self.path)))
+            result.append(Tensor(name, shape, partial(_values, tensor, pairs, offset, self.path)))
         leftover = set(self.tensors) - {self._their_name(name) for name in expected} - {"rope_freqs.weight"}
         if leftover:
             raise UserError(
                 f"{self.path}: tensor {min(leftover)} belongs to no part of this network; use another model"
             )
-        return found
+        return result
 
     def _their_name(self, name: str) -> str:
         module, _, kind = name.rpartition(".")

@@ -63,8 +63,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any
 def token_ids(fields: Mapping[str, Any]) -> dict[str, int]:
     """Give the special token ids under the names of config.json."""
     keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
-    found = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
-    return {name: int(number) for name, number in found.items() if number is not None}
+    result = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
+    return {name: int(number) for name, number in result.items() if number is not None}
 
 
 def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], source: str) -> tuple[Tokenizer, bool]:

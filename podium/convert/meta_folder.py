@@ -92,7 +92,7 @@ class MetaFolder:
 
         Raises UserError where they do not fit.
         """
-        found = []
+        result = []
         expected = {name: (_their_name(name), shape) for name, shape in file_shapes(leaves(config)).items()}
         for name, (theirs, shape) in expected.items():
             parts = self._parts(theirs)
@@ -102,13 +102,13 @@ class MetaFolder:
                     f"{list(self._shape(theirs))}; fetch the folder again"
                 )
             heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2], 0)
-            found.append(Tensor(name, shape, partial(_values, parts, self._cut(theirs), heads), dtype_of(parts[0])))
+            result.append(Tensor(name, shape, partial(_values, parts, self._cut(theirs), heads), dtype_of(parts[0])))
         # The rotary frequencies, which theta determines.
         known = {theirs for theirs, _ in expected.values()} | {"rope.freqs"}
         for path, shard in zip(self.paths, self.shards, strict=True):
             for name in sorted(shard.keys() - known):
                 raise UserError(f"{path}: tensor {name} belongs to no part of a Llama; use another model")
-        return found
+        return result
 
     def _parts(self, name: str) -> list[Any]:
         """Give a tensor's part in every file; raises UserError where one lacks it or stores another type."""

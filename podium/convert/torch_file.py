@@ -46,15 +46,15 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         # A zip archive can be mapped; what torch wrote before 1.6 cannot.
         mapped = file.read(4) == b"PK\x03\x04"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        result = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     # A damaged file leads the unpickler to whatever it says.
     except Exception as error:
         raise _unreadable(path, error) from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(result, dict) or not result:
         raise UserError(f"{path}: holds no tensors by name; write the folder of a model's weights")
-    for name, tensor in found.items():
+    for name, tensor in result.items():
         _check(path, name, tensor, torch)
-    return found
+    return result
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -113,20 +113,20 @@ def convert_folder(source: Path, target: Path, *, tied_head: bool) -> None:
 
 
 def _read_shard(path: Path, listed: set[str]) -> dict[str, Any]:
-    found = read_state_dict(path)
-    for name in sorted(listed ^ found.keys()):
+    result = read_state_dict(path)
+    for name in sorted(listed ^ result.keys()):
         where = "is missing" if name in listed else f"is not listed in {INDEX_BIN}"
         raise UserError(f"{path}: tensor {name} {where}; fetch the folder again")
-    return found
+    return result
 
 
 def _tensors(state: dict[str, Any], always: frozenset[str]) -> list[Tensor]:
     """List tensors, without those that are the same piece of memory as an earlier one: tied weights."""
     seen: set[Any] = set()
-    found = []
+    result = []
     for name, tensor in state.items():
         place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         if place not in seen or tensor.numel() == 0 or name in always:
-            found.append(Tensor(name, tuple(tensor.shape), partial(as_array, tensor), dtype_of(tensor)))
+            result.append(Tensor(name, tuple(tensor.shape), partial(as_array, tensor), dtype_of(tensor)))
         seen.add(place)
-    return found
+    return result

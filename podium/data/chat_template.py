@@ -119,7 +119,7 @@ def probe_turn(hf: Any, name: str, ends: Iterable[str]) -> Written:
     )
     known = {*special_tokens(hf), *marks, *ends}
     places = [(after.index(token), token) for token in known if token in after]
-    place, end = min(places, key=lambda found: (found[0], -len(found[1])), default=(0, None))
+    place, end = min(places, key=lambda result: (result[0], -len(result[1])), default=(0, None))
     # A template that ignores add_generation_prompt leaves the assistant's header to us; so does an empty <think> block.
     # White space stays with the reply: it makes one token with the first word.
     opening, before = (before, "") if before.strip() else ("", before)

@@ -93,18 +93,18 @@ def collect(
     keys: set[str] = set()
     for path, format in ((path, source.format) for source in sources for path in expand(source.path)):
         content = read_content(path)
-        found = []
+        matches = []
         for row in parse_rows(path, content):
-            found.append(located := _located(row, read, format, limits))
+            matches.append(located := _located(row, read, format, limits))
             if isinstance(row, Row) and isinstance(located, Located):
                 kept = kept_columns(row.values, located.record.metadata)
                 columns |= kept
                 keys |= {key for name, value in row.values.items() if name not in kept for key in unread_keys(value)}
-        bad = [item for item in found if isinstance(item, Refusal)]
-        rows += [item for item in found if isinstance(item, Located)]
+        bad = [item for item in matches if isinstance(item, Refusal)]
+        rows += [item for item in matches if isinstance(item, Located)]
         refused += bad
-        files.append(FileCount(path, hashlib.sha256(content).hexdigest(), len(found), len(bad)))
-        _check_bad_fraction(path, len(found), bad, max_bad_fraction)
+        files.append(FileCount(path, hashlib.sha256(content).hexdigest(), len(matches), len(bad)))
+        _check_bad_fraction(path, len(matches), bad, max_bad_fraction)
     return Collected(rows, refused, files, tuple(sorted(columns)), tuple(sorted(keys)))
 
 

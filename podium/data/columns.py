@@ -69,11 +69,11 @@ def _history(value: Any) -> list[Message]:
         isinstance(item, list | tuple) and len(item) == 2 for item in value
     ):
         raise Refused("type", f"{HISTORY_COLUMN} is {short(value)}; write a list of [user's turn, reply]")
-    found = []
+    result = []
     for number, (asked, answered) in enumerate(value, start=1):
-        found.append(Message(role="user", content=fields.text(asked, f"user's turn {number} of {HISTORY_COLUMN}")))
-        found.append(Message(role="assistant", content=fields.text(answered, f"reply {number} of {HISTORY_COLUMN}")))
-    return found
+        result.append(Message(role="user", content=fields.text(asked, f"user's turn {number} of {HISTORY_COLUMN}")))
+        result.append(Message(role="assistant", content=fields.text(answered, f"reply {number} of {HISTORY_COLUMN}")))
+    return result
 
 
 def refuse_unlearned(row: Columns, known: Collection[str]) -> None:

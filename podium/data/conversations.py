@@ -73,8 +73,8 @@ def turns(value: Any, name: str) -> list[Message]:
     if not isinstance(value, str):
         return messages(value, name)
     plain = _prose(value, name)
-    found = transcript(plain, name) if is_transcript(plain) else [Message(role="user", content=plain)]
-    return found[:-1] if len(found) > 1 and not found[-1]["content"] else found
+    result = transcript(plain, name) if is_transcript(plain) else [Message(role="user", content=plain)]
+    return result[:-1] if len(result) > 1 and not result[-1]["content"] else result
 
 
 def asks(turns: list[Message], name: str) -> list[Message]:
@@ -106,12 +106,12 @@ def response(value: Any, name: str) -> str:
             raise Refused("transcript", f"{name} is a whole transcript; write its last reply alone")
         return plain
     listed = [value] if isinstance(value, Mapping) else value
-    found = messages(listed, name)
-    if len(found) != 1 or found[0]["role"] != "assistant":
-        roles = ", ".join(turn["role"] for turn in found)
+    result = messages(listed, name)
+    if len(result) != 1 or result[0]["role"] != "assistant":
+        roles = ", ".join(turn["role"] for turn in result)
         raise Refused("response", f"{name} is a list of {roles}; write one assistant message")
     refuse_unlearned(listed, name)
-    return text(found[0]["content"], name)
+    return text(result[0]["content"], name)
 
 
 def refuse_unlearned(value: Any, name: str) -> None:
@@ -141,10 +141,10 @@ def _message(value: Any, name: str) -> Message:
 
 
 def _content(value: Mapping[str, Any], name: str) -> str:
-    found = [value[key] for key in CONTENT_KEYS if value.get(key) is not None]
-    if len(found) > 1 and found[0] != found[1]:
+    result = [value[key] for key in CONTENT_KEYS if value.get(key) is not None]
+    if len(result) > 1 and result[0] != result[1]:
         raise Refused("type", f"{name} has both content and value; keep one")
-    content = found[0] if found else None
+    content = result[0] if result else None
     if isinstance(content, Sequence) and not isinstance(content, str | bytes):
         content = "".join(_text_part(part, name) for part in content)
     if not isinstance(content, str):

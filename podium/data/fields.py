@@ -91,10 +91,10 @@ def json_list(value: Any) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
-        found = json.loads(value)
+        matches = json.loads(value)
         # Half a character, which the text may spell, is none: no file can hold it.
-        json.dumps(found, ensure_ascii=False).encode()
-        return found
+        json.dumps(matches, ensure_ascii=False).encode()
+        return matches
     except (ValueError, RecursionError):
         return value
 

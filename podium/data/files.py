@@ -25,18 +25,18 @@ def expand(path: str) -> list[str]:
     if paths.is_remote(path):
         if not paths.is_pattern(path):
             return [path]
-        found = _remote_matches(path)
+        result = _remote_matches(path)
     elif os.path.exists(paths.local(path)) or not paths.is_pattern(path):
         return [path]
     else:
         _check_path(path)
-        found = paths.matches(path)
-    if not found:
+        result = paths.matches(path)
+    if not result:
         raise UserError(f"{path}: no file fits this pattern; check the path{_closed_folder(path)}")
-    for file in found:
+    for file in result:
         if not _is_text(file):
             raise UserError(f"{path}: the name of {os.fsencode(file)!r} is not UTF-8; rename that file")
-    return found
+    return result
 
 
 def read_content(path: str) -> bytes:
@@ -141,8 +141,8 @@ def _remote_matches(path: str) -> list[str]:
     except Exception as error:
         raise UserError(_unreachable(path, error)) from None
     scheme = path.partition("://")[0]
-    found = sorted(name for name, entry in entries.items() if entry["type"] == "file")
-    return [f"{scheme}://{name.removeprefix('/')}" for name in found]
+    result = sorted(name for name, entry in entries.items() if entry["type"] == "file")
+    return [f"{scheme}://{name.removeprefix('/')}" for name in result]
 
 
 def _unreachable(path: str, error: Exception) -> str:

@@ -78,12 +78,12 @@ def _float(digits: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for number, name in enumerate(names) if name in names[:number])
         raise ValueError(f"the key {shown(twice)} is given twice; keep one, or rename one")
-    return found
+    return result
 
 
 def _depth(value: Any) -> int:
@@ -160,8 +160,8 @@ def _sequence(path: str, content: bytes) -> list[Row | Refusal] | None:
 
 
 def _skip_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    result = _SPACE.match(text, position)
+    return result.end() if result else position
 
 
 # It finds where a value ends, and leaves what is in it to `parse`.

@@ -94,9 +94,9 @@ def unpacked(path: str, content: bytes) -> tuple[str, bytes]:
     """
     name = path
     for _ in range(_LAYERS + 1):
-        found = next((entry for entry in _PACKED if re.match(entry[0], content)), None)
-        if found is not None:
-            _, kind, endings, opened = found
+        result = next((entry for entry in _PACKED if re.match(entry[0], content)), None)
+        if result is not None:
+            _, kind, endings, opened = result
             content = _unfold(path, kind, content, opened)
             name = _without(name, endings)
         elif content.startswith(_ZIP) and (member := _of_archive(content)[1]):

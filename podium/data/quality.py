@@ -54,7 +54,7 @@ def _content_key(row: Located[Record]) -> str:
 def contradictions(rows: Iterable[Located[PreferenceRecord]]) -> list[Clash]:
     """List rows that rank two responses to one prompt against an earlier row; each pair of responses counts once."""
     first: dict[tuple[str, str, str], Located[PreferenceRecord]] = {}
-    found: dict[frozenset[str], Clash] = {}
+    result: dict[frozenset[str], Clash] = {}
     for row in rows:
         for better, worse in pairs(row.record):
             winner, loser = (row.record.responses[place].strip() for place in (better, worse))
@@ -62,8 +62,8 @@ def contradictions(rows: Iterable[Located[PreferenceRecord]]) -> list[Clash]:
             other = first.get((row.key, loser, winner))
             if other is not None:
                 pair = frozenset({row.key, digest(winner), digest(loser)})
-                found.setdefault(pair, Clash(row.file, row.line, other.file, other.line))
-    return list(found.values())
+                result.setdefault(pair, Clash(row.file, row.line, other.file, other.line))
+    return list(result.values())
 
 
 def place_of(key: str) -> float:

@@ -187,36 +187,36 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """Return what a reader should know before training on this data, one sentence each."""
     longer, leakage = report["longer_wins"]["train"], report["leakage"]
-    found = list(report["notes"])
+    result = list(report["notes"])
     if report["refused"]:
         kinds = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in report["refused_by_kind"].items())
-        found.append(
+        result.append(
             f"{_counted(len(report['refused']), 'row was', 'rows were')} refused ({kinds}); each is listed below."
         )
     if longer["pairs"] and longer["by_characters"] > LENGTH_BIAS:
-        found.append(
+        result.append(
             f"The longer response won {longer['by_characters']:.0%} of the pairs: a reward model can score well by "
             "length alone. Judge it by what it gains over that."
         )
     if report["contradictions"]:
-        found.append(
+        result.append(
             f"{_counted(len(report['contradictions']), 'pair of responses was', 'pairs of responses were')} "
             "ranked both ways: no model can be right on both."
         )
     if count := sum(len(leakage[name]) for name in ("preferences", "prompts", "demonstrations")):
-        found.append(
+        result.append(
             f"{_counted(count, 'training row was', 'training rows were')} left out, as held-out files ask the same."
         )
     if leakage["held_out_preferences_in_training_prompts"]:
         count = len(leakage["held_out_preferences_in_training_prompts"])
-        found.append(f"PPO trains on the prompts of {_counted(count, 'held-out comparison', 'held-out comparisons')}.")
+        result.append(f"PPO trains on the prompts of {_counted(count, 'held-out comparison', 'held-out comparisons')}.")
     if leakage["held_out_prompts_in_training_demonstrations"]:
         count = len(leakage["held_out_prompts_in_training_demonstrations"])
-        found.append(
+        result.append(
             f"Demonstrations to learn from answer {_counted(count, 'held-out prompt', 'held-out prompts')}: the "
             "evaluation would ask what was taught."
         )
-    return found
+    return result
 
 
 def _counted(count: int, one: str, many: str) -> str:

@@ -29,22 +29,22 @@ def unserialised(value: Any, name: str) -> Any:
     begins = BEGINS.match(value) if isinstance(value, str) else None
     if begins is None or not MARK.search(value):
         return value
-    found = _parsed(value, name, prose=begins[1] == "{" and not value.rstrip().endswith("}"))
-    found = list(found) if isinstance(found, tuple) else found
-    if _is_message(found) or (isinstance(found, list) and found and all(map(_is_message, found))):
-        _check_characters(found, name)
-        return found
-    if isinstance(found, Mapping) and any(isinstance(found.get(key), list) for key in WRAPPERS):
+    result = _parsed(value, name, prose=begins[1] == "{" and not value.rstrip().endswith("}"))
+    result = list(result) if isinstance(result, tuple) else result
+    if _is_message(result) or (isinstance(result, list) and result and all(map(_is_message, result))):
+        _check_characters(result, name)
+        return result
+    if isinstance(result, Mapping) and any(isinstance(result.get(key), list) for key in WRAPPERS):
         raise Refused("serialised", f"{name} is the text of an object with messages; write the list of messages itself")
-    if isinstance(found, list) and any(map(_is_message, found)):
+    if isinstance(result, list) and any(map(_is_message, result)):
         raise Refused("serialised", f"{name} is the text of a list with messages and else; write the list itself")
     return value
 
 
-def _check_characters(found: Any, name: str) -> None:
+def _check_characters(result: Any, name: str) -> None:
     """Refuse half characters, which the text may spell (\\ud83d) and no file can hold."""
     try:
-        json.dumps(found, ensure_ascii=False, default=str, skipkeys=True).encode()
+        json.dumps(result, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError:
         raise Refused("serialised", f"{name} spells half of a character (\\ud800 to \\udfff); write it whole") from None
     except RecursionError:
@@ -83,8 +83,8 @@ class Repeated(Exception):
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         raise Repeated(next(key for key in keys if keys.count(key) > 1))
-    return found
+    return result

@@ -178,18 +178,18 @@ def intervals(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, x: str, mid
     chart = Chart(
         Axis(x, low, high, 14, WIDTH - RIGHT, write),
         Axis("", 0, 1, height - BOTTOM, top, lambda _: ""),
-        f"{x}: " + "; ".join(f"{label} {write(found['value'])}" for label, found, _ in known),
+        f"{x}: " + "; ".join(f"{label} {write(result['value'])}" for label, result, _ in known),
         height,
     )
     chart.add(_vertical(chart, middle, top))
-    for index, (label, found, style) in enumerate(known):
+    for index, (label, result, style) in enumerate(known):
         y = top + 46 * index + 32
-        if found["low"] is not None:
-            left, right = chart.x.at(found["low"]), chart.x.at(found["high"])
+        if result["low"] is not None:
+            left, right = chart.x.at(result["low"]), chart.x.at(result["high"])
             chart.add(f'<line class="error thick line-{style}" x1="{left:.1f}" y1="{y}" x2="{right:.1f}" y2="{y}"/>')
-        x_at = chart.x.at(found["value"])
+        x_at = chart.x.at(result["value"])
         chart.add(f'<circle class="fill-{style}" cx="{x_at:.1f}" cy="{y}" r="5"/>')
-        chart.add(f'<text class="strong" x="14" y="{y - 12}">{escape(label)}: {escape(write(found["value"]))}</text>')
+        chart.add(f'<text class="strong" x="14" y="{y - 12}">{escape(label)}: {escape(write(result["value"]))}</text>')
     return chart.render()
 
 
@@ -207,13 +207,13 @@ def smooth(points: Sequence[Point]) -> list[Point]:
     """Average each point with its neighbours within a twentieth of the line on either side; short lines stay."""
     points = list(points)
     reach = len(points) // 20 if len(points) > SMOOTH_FROM else 0
-    found = []
+    result = []
     for place, (x, _) in enumerate(points):
         # The window shrinks on both sides alike near the ends: a lopsided one would bend a rising line.
         half = min(reach, place, len(points) - 1 - place)
         near = [y for _, y in points[place - half : place + half + 1]]
-        found.append((x, sum(near) / len(near)))
-    return found
+        result.append((x, sum(near) / len(near)))
+    return result
 
 
 def _path(chart: Chart, points: Sequence[Point]) -> str:

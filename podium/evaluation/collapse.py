@@ -60,8 +60,8 @@ def distinct(baseline: Texts, tuned: Texts, confidence: float) -> dict[str, Any]
             length = min(map(len, tokens))
             for side, one in zip(grams, tokens, strict=True):
                 side += text.ngrams(one[:length], DISTINCT_N)
-        for rows, found in zip(sides, grams, strict=True):
-            rows.append(found)
+        for rows, result in zip(sides, grams, strict=True):
+            rows.append(result)
     (first, without_first), (second, without_second) = map(_distinct_share, sides)
     count = sum(map(len, sides[0]))
     if first is None or second is None:
@@ -96,8 +96,8 @@ def shared_phrase(baseline: Texts, tuned: Texts, confidence: float) -> dict[str,
     change = statistics.share_difference(new, old)
     if change.low is None or change.low <= 0:
         return None
-    found = {"baseline": old, "tuned": new, "change": change}
-    return {"words": " ".join(best), **{name: estimate._asdict() for name, estimate in found.items()}}
+    result = {"baseline": old, "tuned": new, "change": change}
+    return {"words": " ".join(best), **{name: estimate._asdict() for name, estimate in result.items()}}
 
 
 def _openings(baseline: Texts, tuned: Texts, confidence: float) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _repetition(side: Texts) -> list[float]:
 
 def _shares(before: list[float], after: list[float], confidence: float) -> dict[str, Any]:
     old, new = (statistics.proportion(values, confidence) for values in (before, after))
-    found = {"baseline": old, "tuned": new, "change": statistics.share_difference(new, old)}
-    return {name: estimate._asdict() for name, estimate in found.items()}
+    result = {"baseline": old, "tuned": new, "change": statistics.share_difference(new, old)}
+    return {name: estimate._asdict() for name, estimate in result.items()}
 
 
 def _distinct_share(side: list[list[Gram]]) -> tuple[float | None, np.ndarray]:
@@ -151,10 +151,10 @@ def _distinct_share(side: list[list[Gram]]) -> tuple[float | None, np.ndarray]:
 
 def _phrase_shares(side: Texts) -> dict[Gram, float]:
     """Return of every phrase the share of prompts whose answers hold it, an answer of several by its part."""
-    found: dict[Gram, float] = {}
+    result: dict[Gram, float] = {}
     for row in side:
         for answer in row:
             tokens = text.plain_words(answer)
             for gram in {gram for n in range(1, PHRASE_WORDS + 1) for gram in text.ngrams(tokens, n)}:
-                found[gram] = found.get(gram, 0.0) + 1 / len(row) / len(side)
-    return found
+                result[gram] = result.get(gram, 0.0) + 1 / len(row) / len(side)
+    return result

@@ -28,8 +28,8 @@ def perplexity(logprobs: ArrayLike, tokens: ArrayLike, confidence: float) -> Est
     Under the reference model it is a proxy for fluency: text that the reference finds odd has a high one. Text that
     repeats itself has a low one, so read it beside the repetition rate.
     """
-    found = statistics.ratio(
+    result = statistics.ratio(
         -np.asarray(logprobs, np.float64).sum(axis=1), np.asarray(tokens, np.float64).sum(axis=1), confidence
     )
-    value, low, high = (None if end is None else float(np.exp(end)) for end in found[:3])
-    return Estimate(value, low, high, found.units)
+    value, low, high = (None if end is None else float(np.exp(end)) for end in result[:3])
+    return Estimate(value, low, high, result.units)

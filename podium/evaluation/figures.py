@@ -23,7 +23,7 @@ def training_charts(curves: Metrics) -> Drawn:
     ]
     both, judged = dict(kl), raw or score
     against = [(both[step], value) for step, value in judged if step in both]
-    found = [
+    result = [
         ("Reward of the rollouts", judged, lambda: _lines(_reward_series(raw, score, rlhf), "mean reward")),
         ("KL from the reference", kl, lambda: _one_line("KL", kl, "nats per answer")),
         (
@@ -38,15 +38,15 @@ def training_charts(curves: Metrics) -> Drawn:
             lambda: _one_line("ended", ended, "% of answers", wording.percent),
         ),
     ]
-    return [(title, Markup(draw())) for title, points, draw in found if points]
+    return [(title, Markup(draw())) for title, points, draw in result if points]
 
 
 def comparison_charts(results: Mapping[str, Any], rows: Sequence[samples.Sample]) -> Drawn:
     """Draw the answers' reward changes, and mean rewards side by side with the best of several untrained answers."""
-    found, reward, best = histogram([samples.change(row) for row in rows]), results["reward"], results["best_of"]
+    result, reward, best = histogram([samples.change(row) for row in rows]), results["reward"], results["best_of"]
     unit = f"reward ({results['reward_unit']})"
     bars = charts.histogram(
-        found["edges"], found["counts"], x=f"change of {unit}", y="answers", below="worse", above="better"
+        result["edges"], result["counts"], x=f"change of {unit}", y="answers", below="worse", above="better"
     )
     sides = [("untrained", reward["baseline"], "a")]
     if best:
@@ -63,7 +63,7 @@ def judge_charts(model: Mapping[str, Any] | None) -> Drawn:
     rows = [("reward model", model["accuracy"], "b")]
     if cut := model.get("cut"):
         rows.append((f"on answers cut after {cut['max_new_tokens']} tokens", cut["accuracy"], "c"))
-    rows += [(f"longer answer wins ({unit})", found, "a") for unit, found in model["longer_wins"].items()]
+    rows += [(f"longer answer wins ({unit})", result, "a") for unit, result in model["longer_wins"].items()]
     accuracy = charts.intervals(rows, x="held-out pairs ordered as the raters did", middle=0.5, write=wording.percent)
     edges, counts = model["margins"]["edges"], model["margins"]["counts"]
     margins = charts.histogram(

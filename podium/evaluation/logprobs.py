@@ -84,5 +84,5 @@ def _sums(
         return tuple(token_logprobs(logits, ids, temperature=t) for t in temperatures)
 
     tokens, counts = text.response_ids, text.response_mask
-    found = over_columns(logprobs, states, tokens, vocab=config.vocab_size)
-    return jnp.stack([fill(one, counts).sum(axis=1) for one in found])
+    result = over_columns(logprobs, states, tokens, vocab=config.vocab_size)
+    return jnp.stack([fill(one, counts).sum(axis=1) for one in result])

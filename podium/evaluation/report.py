@@ -136,7 +136,7 @@ def html(page: Page) -> str:
 def unbroken(text: str) -> str:
     """Keep a figure, its unit and its interval on one line."""
     text = text.replace(" %", "\u00a0%").replace(" points", "\u00a0points").replace(" [", "\u00a0[")
-    return re.sub(r"\[[^\]]*\]", lambda found: found.group().replace(" ", "\u00a0"), text)
+    return re.sub(r"\[[^\]]*\]", lambda result: result.group().replace(" ", "\u00a0"), text)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -153,7 +153,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def visible(text: str) -> str:
     """Name characters that would act on the display instead of standing in it: controls, writing directions."""
-    return _ACTING.sub(lambda found: f"<U+{ord(found.group()):04X}>", text)
+    return _ACTING.sub(lambda result: f"<U+{ord(result.group()):04X}>", text)
 
 
 def _header(run: Run) -> list[tuple[str, str]]:
@@ -168,7 +168,7 @@ def _data_rows(data: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     if not data:
         return []
     preferences, prompts = data["preferences"], data["prompts"]
-    longer = {part: found["by_tokens"] for part, found in data["longer_wins"].items()}
+    longer = {part: result["by_tokens"] for part, result in data["longer_wins"].items()}
     leaked = sum(len(rows) for rows in data["leakage"].values())
     return [
         ("Comparisons", f"{preferences['train']:,}", f"{preferences['eval']:,}"),

@@ -62,14 +62,14 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        found = None
+        result = None
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); run `podium evaluate` again") from None
-    if not isinstance(found, dict) or not found.keys() >= {"gates", "gates_passed", "summary"}:
+    if not isinstance(result, dict) or not result.keys() >= {"gates", "gates_passed", "summary"}:
         raise UserError(f"{path}: holds no results of an evaluation; name the samples that `podium evaluate` wrote")
-    return found
+    return result
 
 
 def write(folder: Path, results: Mapping[str, Any], rows: Sequence[samples.Sample], summary: str) -> None:

@@ -58,62 +58,64 @@ _SHARES = (
 )
 
 
-def _opening(found: Mapping[str, Any]) -> Sign:
-    words = found["words"]
-    level, unsure = _level(found["change"], SHARE_RISE)
+def _opening(result: Mapping[str, Any]) -> Sign:
+    words = result["words"]
+    level, unsure = _level(result["change"], SHARE_RISE)
     text = (
-        f'{percent(found["tuned"]["value"])} of the answers begin "{words["tuned"]}"; the most common beginning of the '
-        f'untrained model, "{words["baseline"]}", opens {percent(found["baseline"]["value"])}'
+        f'{percent(result["tuned"]["value"])} of the answers begin "{words["tuned"]}"; the most common beginning of '
+        f'the untrained model, "{words["baseline"]}", opens {percent(result["baseline"]["value"])}'
     )
     return Sign(
         level,
         "Most common opening",
         f"answers that share their first {OPENING_WORDS} words",
-        f'{estimate(found["baseline"], percent)} "{words["baseline"]}"',
-        f'{estimate(found["tuned"], percent)} "{words["tuned"]}"',
-        estimate(found["change"], difference),
+        f'{estimate(result["baseline"], percent)} "{words["baseline"]}"',
+        f'{estimate(result["tuned"], percent)} "{words["tuned"]}"',
+        estimate(result["change"], difference),
         "" if level == "green" else f"{text}{unsure}.",
     )
 
 
-def _risen(found: Mapping[str, Any], label: str, hint: str, text: str) -> Sign:
-    level, unsure = _level(found["change"], SHARE_RISE)
-    said = text.format(**{side: percent(found[side]["value"]) for side in ("baseline", "tuned")})
-    return _sign(level, label, hint, found, f"{said}{unsure}.")
+def _risen(result: Mapping[str, Any], label: str, hint: str, text: str) -> Sign:
+    level, unsure = _level(result["change"], SHARE_RISE)
+    said = text.format(**{side: percent(result[side]["value"]) for side in ("baseline", "tuned")})
+    return _sign(level, label, hint, result, f"{said}{unsure}.")
 
 
-def _repetition(found: Mapping[str, Any]) -> Sign:
-    level, unsure = _level(found["change"], REPETITION_RISE)
-    shares = f"{percent(found['baseline']['value'])} to {percent(found['tuned']['value'])}"
+def _repetition(result: Mapping[str, Any]) -> Sign:
+    level, unsure = _level(result["change"], REPETITION_RISE)
+    shares = f"{percent(result['baseline']['value'])} to {percent(result['tuned']['value'])}"
     text = f"Answers repeat themselves more: {shares} of their {REPETITION_N}-word groups stood there before{unsure}."
-    return _sign(level, "Repetition within an answer", f"{REPETITION_N}-word groups that stood before", found, text)
+    return _sign(level, "Repetition within an answer", f"{REPETITION_N}-word groups that stood before", result, text)
 
 
-def _variety(found: Mapping[str, Any]) -> Sign:
-    change, before = found["change"], found["baseline"]["value"]
+def _variety(result: Mapping[str, Any]) -> Sign:
+    change, before = result["change"], result["baseline"]["value"]
     loss = {key: None if change[key] is None or not before else -change[key] / before for key in change}
     # What was a rise's upper end is a loss's lower one.
     level, unsure = _level({**loss, "low": loss["high"], "high": loss["low"]}, VARIETY_LOSS)
-    shares = f"{percent(before)} before, {percent(found['tuned']['value'])} after"
+    shares = f"{percent(before)} before, {percent(result['tuned']['value'])} after"
     text = f"Answers lost variety: of equally many word pairs, {shares} are different ones{unsure}."
     hint = "share of all word pairs, answers cut to equal length"
-    return _sign(level, "Different word pairs", hint, found, text)
+    return _sign(level, "Different word pairs", hint, result, text)
 
 
-def _phrase(found: Mapping[str, Any] | None) -> Sign:
+def _phrase(result: Mapping[str, Any] | None) -> Sign:
     """Amber at most: a phrase that everybody wants to read (thanks, a greeting) is a style, and still worth a look."""
     label, hint = "A phrase that most answers took up", "and that the untrained model seldom writes"
-    if found is None:
+    if result is None:
         return Sign("green", label, hint, "", "none", "", "")
-    shares = {side: percent(found[side]["value"]) for side in ("baseline", "tuned")}
-    text = f'{shares["tuned"]} of the answers say "{found["words"]}", {shares["baseline"]} of the untrained model\'s.'
-    shown = f'{shares["tuned"]} "{found["words"]}"'
-    return Sign("amber", label, hint, shares["baseline"], shown, estimate(found["change"], difference), text)
+    shares = {side: percent(result[side]["value"]) for side in ("baseline", "tuned")}
+    text = f'{shares["tuned"]} of the answers say "{result["words"]}", {shares["baseline"]} of the untrained model\'s.'
+    shown = f'{shares["tuned"]} "{result["words"]}"'
+    return Sign("amber", label, hint, shares["baseline"], shown, estimate(result["change"], difference), text)
 
 
-def _sign(level: Level, label: str, hint: str, found: Mapping[str, Any], text: str) -> Sign:
-    before, after = (estimate(found[side], percent) if found[side]["value"] is not None else MISSING for side in _SIDES)
-    change = estimate(found["change"], difference)
+def _sign(level: Level, label: str, hint: str, result: Mapping[str, Any], text: str) -> Sign:
+    before, after = (
+        estimate(result[side], percent) if result[side]["value"] is not None else MISSING for side in _SIDES
+    )
+    change = estimate(result["change"], difference)
     return Sign(level, label, hint, before, after, change, "" if level == "green" else text)
 
 

@@ -48,13 +48,13 @@ def _row(
     }
 
 
-def _best_of(found: Mapping[str, Any] | None) -> list[TableRow]:
-    if found is None:
+def _best_of(result: Mapping[str, Any] | None) -> list[TableRow]:
+    if result is None:
         return []
-    ahead = f"tuned less this: {estimate(found['ppo_ahead'], signed)}"
-    hint = f"of the untrained model, by the reward model; at most {number(found['kl'])} nats away"
-    label = f"Reward of the best of {found['n']} answers"
-    return [{"label": label, "baseline": estimate(found["reward"]), "tuned": "", "change": ahead, "hint": hint}]
+    ahead = f"tuned less this: {estimate(result['ppo_ahead'], signed)}"
+    hint = f"of the untrained model, by the reward model; at most {number(result['kl'])} nats away"
+    label = f"Reward of the best of {result['n']} answers"
+    return [{"label": label, "baseline": estimate(result["reward"]), "tuned": "", "change": ahead, "hint": hint}]
 
 
 def _only_tuned(label: str, tuned: str, change: str, hint: str) -> TableRow:

@@ -28,7 +28,7 @@ def opening(text: str, count: int = 3) -> tuple[Gram, str]:
 
     Both hold words alone, nothing that could act on a display.
     """
-    shown = [found.group() for _, found in zip(range(count), _PLAIN.finditer(text), strict=False)]
+    shown = [result.group() for _, result in zip(range(count), _PLAIN.finditer(text), strict=False)]
     return tuple(word.replace("\u2019", "'").lower() for word in shown), " ".join(shown)
 
 

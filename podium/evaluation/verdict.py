@@ -68,16 +68,16 @@ def summarise(results: Mapping[str, Any], gates: list[dict[str, Any]]) -> dict[s
     Reasons stand red, amber, green; the verdict is the worst of their levels. So it is green only where no sign of
     collapse is red.
     """
-    found = signs.signs(results["collapse"])
-    reasons = [gate_reason(gate) for gate in gates] + _collapse_reasons(found) + _reward_reasons(results)
+    result = signs.signs(results["collapse"])
+    reasons = [gate_reason(gate) for gate in gates] + _collapse_reasons(result) + _reward_reasons(results)
     reasons += _best_of_reasons(results) + _length_reasons(results) + _text_reasons(results) + _trust_reasons(results)
     order: list[Level] = ["red", "amber", "green"]
     reasons.sort(key=lambda reason: order.index(reason.level))
     return {
         "verdict": reasons[0].level,
-        "headline": headline(results, collapsed=any(sign.level == "red" for sign in found)),
+        "headline": headline(results, collapsed=any(sign.level == "red" for sign in result)),
         "reasons": [reason._asdict() for reason in reasons],
-        "signs": [sign._asdict() for sign in found],
+        "signs": [sign._asdict() for sign in result],
     }
 
 
@@ -103,19 +103,19 @@ def headline(results: Mapping[str, Any], *, collapsed: bool) -> str:
 
 
 def _figure(results: Mapping[str, Any], path: tuple[str, ...]) -> tuple[float | None, float | None, float | None]:
-    found: Any = results
+    result: Any = results
     for key in path:
-        found = None if found is None else found.get(key)
-    if isinstance(found, Mapping):
-        return found["value"], found["low"], found["high"]
-    return found, None, None
+        result = None if result is None else result.get(key)
+    if isinstance(result, Mapping):
+        return result["value"], result["low"], result["high"]
+    return result, None, None
 
 
-def _side(found: Mapping[str, Any], middle: float) -> Level:
+def _side(result: Mapping[str, Any], middle: float) -> Level:
     """Green where the whole interval lies above the middle, red where below, amber otherwise."""
-    if found["low"] is None:
+    if result["low"] is None:
         return "amber"
-    return "green" if found["low"] > middle else "red" if found["high"] < middle else "amber"
+    return "green" if result["low"] > middle else "red" if result["high"] < middle else "amber"
 
 
 def gate_reason(gate: Mapping[str, Any]) -> Reason:
@@ -132,9 +132,9 @@ def gate_reason(gate: Mapping[str, Any]) -> Reason:
     return Reason("green", f"Gate passed: {shown}.")
 
 
-def _collapse_reasons(found: list[Sign]) -> list[Reason]:
+def _collapse_reasons(result: list[Sign]) -> list[Reason]:
     """Return a reason for each sign; without one, say what was looked for."""
-    seen = [Reason(sign.level, sign.text) for sign in found if sign.level != "green"]
+    seen = [Reason(sign.level, sign.text) for sign in result if sign.level != "green"]
     none = "No sign of collapse: openings, duplicates, copies of the prompt, repetition and variety are as before."
     return seen or [Reason("green", none)]
 
@@ -160,58 +160,61 @@ def _reward_reasons(results: Mapping[str, Any]) -> list[Reason]:
         "red": "Mean reward fell",
         "amber": "The change of mean reward may be chance",
     }[level]
-    found = [Reason(level, f"{said}: {estimate(gain, signed)}.")]
+    result = [Reason(level, f"{said}: {estimate(gain, signed)}.")]
     level = _side(wins, 0.5)
     said = {
         "green": "wins more often than it loses",
         "red": "loses more often than it wins",
         "amber": "may be even",
     }[level]
-    return [*found, Reason(level, f"Against the baseline it {said}: {estimate(wins, percent)}.")]
+    return [*result, Reason(level, f"Against the baseline it {said}: {estimate(wins, percent)}.")]
 
 
 def _length_reasons(results: Mapping[str, Any]) -> list[Reason]:
     gain, ratio = results["equal_length"]["gain"], results["length"]["ratio"]
-    found = []
+    result = []
     if results["equal_length"]["extrapolated"]:
         text = "Nearly all answers changed length in the same direction: the gain at equal length is extrapolated."
-        found.append(Reason("amber", text))
+        result.append(Reason("amber", text))
     elif _side(results["reward"]["gain"], 0.0) == "green":
         clear = _side(gain, 0.0) == "green"
         said = "remains" if clear else "is no longer clear"
-        found.append(
+        result.append(
             Reason("green" if clear else "amber", f"At equal length the gain {said}: {estimate(gain, signed)}.")
         )
     if not LENGTH_RATIO[0] <= ratio <= LENGTH_RATIO[1]:
-        found.append(Reason("amber", f"Answers are {number(ratio)} times as long: check that reward is not length."))
-    return found
+        result.append(Reason("amber", f"Answers are {number(ratio)} times as long: check that reward is not length."))
+    return result
 
 
 def _text_reasons(results: Mapping[str, Any]) -> list[Reason]:
-    found = []
+    result = []
     finish, odd = results["finish_rate"], results["perplexity"]
     if finish["tuned"]["value"] < finish["baseline"]["value"] - FINISH_DROP:
         shares = f"{percent(finish['baseline']['value'])} to {percent(finish['tuned']['value'])}"
-        found.append(Reason("amber", f"Fewer answers end by themselves: {shares}."))
+        result.append(Reason("amber", f"Fewer answers end by themselves: {shares}."))
     before, after = odd["baseline"]["value"], odd["tuned"]["value"]
     if before is not None and after is not None:
         fluent = after <= PERPLEXITY_RATIO * before
         said = "still look like text to the reference model" if fluent else "look odd to the reference model"
         text = f"Answers {said}: perplexity {number(before)} before, {number(after)} after."
-        found.append(Reason("green" if fluent else "amber", text))
+        result.append(Reason("green" if fluent else "amber", text))
     kl = results["kl"]["answer"]
     if kl["value"] is not None and kl["value"] > KL_PER_ANSWER:
-        found.append(Reason("amber", f"The policy moved far: KL {wording.estimate(kl)} nats per answer."))
-    return found
+        result.append(Reason("amber", f"The policy moved far: KL {wording.estimate(kl)} nats per answer."))
+    return result
 
 
 def _trust_reasons(results: Mapping[str, Any]) -> list[Reason]:
-    found = []
+    result = []
     if results["prompts"] < MIN_PROMPTS:
-        found.append(Reason("amber", f"Only {results['prompts']} prompts: read the intervals as rough."))
+        result.append(Reason("amber", f"Only {results['prompts']} prompts: read the intervals as rough."))
     model = results.get("reward_model")
     if not model or "accuracy_above_length_rule" not in model:
-        return [*found, Reason("amber", "The reward model came without a held-out report: its judgement is unchecked.")]
+        return [
+            *result,
+            Reason("amber", "The reward model came without a held-out report: its judgement is unchecked."),
+        ]
     level = _side(model["accuracy_above_length_rule"], 0.0)
     said = {"green": "beats", "red": "is worse than", "amber": "is not clearly better than"}[level]
     rule = model["best_length_rule"]
@@ -219,7 +222,7 @@ def _trust_reasons(results: Mapping[str, Any]) -> list[Reason]:
         f"The reward model {said} the rule that the {rule['rule']} answer wins: "
         f"{estimate(model['accuracy'], percent)} against {percent(rule['value'])} of {model['pairs']} held-out pairs."
     )
-    return [*found, Reason(level, text), *_cut_reasons(model)]
+    return [*result, Reason(level, text), *_cut_reasons(model)]
 
 
 def _cut_reasons(model: Mapping[str, Any]) -> list[Reason]:

@@ -58,13 +58,13 @@ def interval(estimate: Mapping[str, Any], write: Write = number) -> str:
     return f"[{low}, {high}]"
 
 
-def estimate(found: Mapping[str, Any], write: Write = number) -> str:
+def estimate(result: Mapping[str, Any], write: Write = number) -> str:
     """Write a value followed by its interval."""
-    return f"{write(found['value'], _scale(found))} {interval(found, write)}".strip()
+    return f"{write(result['value'], _scale(result))} {interval(result, write)}".strip()
 
 
-def _scale(found: Mapping[str, Any]) -> float | None:
+def _scale(result: Mapping[str, Any]) -> float | None:
     """Return what decides the places: the value, or the interval's width where that is larger."""
-    if found["low"] is None:
+    if result["low"] is None:
         return None
-    return max(abs(float(found["value"])), float(found["high"] - found["low"]))
+    return max(abs(float(result["value"])), float(result["high"] - result["low"]))

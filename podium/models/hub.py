@@ -66,10 +66,10 @@ def _copy(uri: str, patterns: tuple[str, ...]) -> Path:
         raise UserError(f"{uri}: {fault}")
     try:
         files, root = fsspec.core.url_to_fs(uri)
-        found: dict[str, dict[str, Any]] = files.find(root, detail=True)
+        result: dict[str, dict[str, Any]] = files.find(root, detail=True)
         wanted = {
             path.removeprefix(root).lstrip("/"): info
-            for path, info in found.items()
+            for path, info in result.items()
             if any(fnmatch.fnmatch(path.rpartition("/")[2], pattern) for pattern in patterns)
         }
         if "config.json" not in wanted and "adapter_config.json" not in wanted:

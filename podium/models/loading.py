@@ -128,10 +128,10 @@ class _Checkpoint(NamedTuple):
     @property
     def metadata(self) -> dict[str, Any]:
         generation = self.folder / "generation_config.json"
-        found: dict[str, Any] = {"generation_config": read_json(generation) if generation.is_file() else {}}
+        result: dict[str, Any] = {"generation_config": read_json(generation) if generation.is_file() else {}}
         if self.raw["model_type"] != self.config.family:
-            found[WHOLE] = self.raw["model_type"]
-        return found
+            result[WHOLE] = self.raw["model_type"]
+        return result
 
 
 def _open_checkpoint(folder: Path, use: _Use) -> _Checkpoint:

@@ -82,12 +82,12 @@ def token_ids(model: Model) -> dict[str, Any]:
     """
     tokenizer = model.tokenizer
     ends = list(tokenizer.eos_ids)
-    found: dict[str, Any] = {"bos_token_id": tokenizer.hf.bos_token_id}
-    found["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    result: dict[str, Any] = {"bos_token_id": tokenizer.hf.bos_token_id}
+    result["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     # A pad beyond the embedding is ours alone: transformers would index the embedding with it.
-    found["pad_token_id"] = tokenizer.pad_id if tokenizer.pad_id < model.config.vocab_size else None
-    found["decoder_start_token_id"] = model.config.lead[0] if model.config.lead else None
-    return {name: value for name, value in found.items() if value not in (None, [])}
+    result["pad_token_id"] = tokenizer.pad_id if tokenizer.pad_id < model.config.vocab_size else None
+    result["decoder_start_token_id"] = model.config.lead[0] if model.config.lead else None
+    return {name: value for name, value in result.items() if value not in (None, [])}
 
 
 def generation_config(model: Model) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def their_logits(folder: Path, prompt: Sequence[int], response: Sequence[int]) -
             logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=given).logits[0]
         else:
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    found: np.ndarray = logits.numpy()
-    return found
+    result: np.ndarray = logits.numpy()
+    return result
 
 
 def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:

@@ -93,8 +93,8 @@ class Network:
         def logprobs(states: jax.Array, ids: jax.Array) -> jax.Array:
             return token_logprobs(self.logits(bases, weights, states), ids, temperature=temperature)
 
-        found: jax.Array = over_columns(logprobs, states, ids, vocab=self.config.vocab_size)
-        return found
+        result: jax.Array = over_columns(logprobs, states, ids, vocab=self.config.vocab_size)
+        return result
 
     def token_statistics(
         self, bases: Bases, weights: Weights, states: jax.Array, ids: jax.Array, *, temperature: float

@@ -64,12 +64,12 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     measured |= {"reward_unit": NORMALIZED if (judge.gain, judge.bias) != (1.0, 0.0) else OWN_SCALE}
     measured |= {"sampling": candidates[0].sampling.model_dump(), "policies": _policies(candidates, policy)}
     gates = config.evaluation.gates.model_dump(exclude={"on_failure"})
-    found = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
-    _write(config, io, found, rows, data)
-    metrics = comparison.flatten(found) | {"gates_passed": float(found["gates_passed"])}
+    result = results.conclude(measured, rows, reward_model=held_out or None, gates=gates)
+    _write(config, io, result, rows, data)
+    metrics = comparison.flatten(result) | {"gates_passed": float(result["gates_passed"])}
     if held_out:
         metrics["reward_accuracy"] = held_out["accuracy"]["value"]
-    summary = found["summary"]
+    summary = result["summary"]
     metadata = {
         "report": {"verdict": summary["verdict"], "headline": summary["headline"]},
         "samples": {"rows": len(rows)},
@@ -195,10 +195,10 @@ def _rows(
     ]
 
 
-def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[Sample], data: Any) -> None:
+def _write(config: PodiumConfig, io: StageIO, result: dict[str, Any], rows: list[Sample], data: Any) -> None:
     policy = io.input("policy")
     page = report.Page(
-        results=found,
+        results=result,
         rows=rows,
         sample_rows=config.evaluation.sample_rows,
         curves=read_metrics(policy) if (policy / METRICS_FILE).is_file() else [],
@@ -209,7 +209,7 @@ def _write(config: PodiumConfig, io: StageIO, found: dict[str, Any], rows: list[
         run=run_of(io),
     )
     io.output("report").write_text(report.html(page), encoding="utf-8")
-    results.write(io.output("samples"), found, rows, report.markdown(found))
+    results.write(io.output("samples"), result, rows, report.markdown(result))
     leave_with_run("evaluate", io.output("samples"), io.output("report"))
 
 

@@ -39,17 +39,22 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     model = load(source, base=base_folder(config, io, source, "base"))
     export(model, folder, format=settings.format, dtype=settings.dtype)
     _check_tokenizer(model.tokenizer, folder)
-    subject, found = _subject(model, config), None
+    subject, result = _subject(model, config), None
     if settings.verify != "never" and not missing:
         probe = _probe(model)
         expected = our_logits(model, *probe)
         # transformers is about to hold these weights as well.
         del model
-        found = _compare(expected, folder, *probe)
-    card = model_card(subject, read_manifest(source), found, evaluation)
+        result = _compare(expected, folder, *probe)
+    card = model_card(subject, read_manifest(source), result, evaluation)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    metrics = {} if found is None else {f"verify/{name}": float(value) for name, value in vars(found).items()}
-    metadata = {"format": settings.format, "dtype": settings.dtype, "base": subject.base, "verified": found is not None}
+    metrics = {} if result is None else {f"verify/{name}": float(value) for name, value in vars(result).items()}
+    metadata = {
+        "format": settings.format,
+        "dtype": settings.dtype,
+        "base": subject.base,
+        "verified": result is not None,
+    }
     if evaluation is not None and evaluation.gates_passed is not None:
         metadata["gates_passed"] = evaluation.gates_passed
     return Result(metrics=metrics, metadata={"model": metadata})
@@ -58,9 +63,9 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
 def _evaluation(io: StageIO) -> Evaluation | None:
     if "samples" not in io.inputs:
         return None
-    found = results.read(io.input("samples"))
+    result = results.read(io.input("samples"))
     summary = (io.input("samples") / results.SUMMARY_FILE).read_text(encoding="utf-8")
-    return Evaluation(found["gates_passed"] if found["gates"] else None, summary)
+    return Evaluation(result["gates_passed"] if result["gates"] else None, summary)
 
 
 def _subject(model: Model, config: PodiumConfig) -> Subject:
@@ -102,10 +107,10 @@ def _probe(model: Model) -> tuple[list[int], list[int]]:
 
 
 def _compare(expected: np.ndarray, folder: Path, prompt: list[int], response: list[int]) -> Agreement:
-    found = agreement(expected, their_logits(folder, prompt, response))
-    if not found.holds:
+    result = agreement(expected, their_logits(folder, prompt, response))
+    if not result.holds:
         raise RuntimeError(
-            f"{folder}: transformers gives other answers than the policy: {found.kl:.3g} nats per token apart "
-            f"(allowed {MAX_KL}), logits by up to {found.max_difference:.3g}"
+            f"{folder}: transformers gives other answers than the policy: {result.kl:.3g} nats per token apart "
+            f"(allowed {MAX_KL}), logits by up to {result.max_difference:.3g}"
         )
-    return found
+    return result

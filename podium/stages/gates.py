@@ -24,12 +24,12 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         UserError: The samples hold no results.
     """
     samples = io.input("samples")
-    found = results.read(samples)
+    result = results.read(samples)
     leave_with_run("gates", samples, io.input("report") if "report" in io.inputs else None)
-    failed = "\n".join(gate_reason(gate).text for gate in found["gates"] if not gate["passed"])
+    failed = "\n".join(gate_reason(gate).text for gate in result["gates"] if not gate["passed"])
     if failed and config.evaluation.gates.on_failure == "fail":
         raise GatesFailed(failed)
     if failed:
         print(f"podium gates: failed, and evaluation.gates.on_failure is warn:\n{failed}", file=sys.stderr)
-    passed = {f"gate/{gate['name']}": float(gate["passed"]) for gate in found["gates"]}
-    return Result(metrics={"gates_passed": float(found["gates_passed"]), **passed})
+    passed = {f"gate/{gate['name']}": float(gate["passed"]) for gate in result["gates"]}
+    return Result(metrics={"gates_passed": float(result["gates_passed"]), **passed})

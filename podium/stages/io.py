@@ -144,19 +144,19 @@ class StageIO:
         # Without its old manifest, a folder that is half replaced is not taken for complete.
         remote.remove(f"{place}/{MANIFEST}")
         remote.upload_folder(path, place, name, manifest.files)
-        found = _arrived(name, place, {file: int(entry["size"]) for file, entry in manifest.files.items()})
-        stored = {file: found[file].checksum for file in manifest.files if found[file].checksum}
+        result = _arrived(name, place, {file: int(entry["size"]) for file, entry in manifest.files.items()})
+        stored = {file: result[file].checksum for file in manifest.files if result[file].checksum}
         store_manifest(path, dataclasses.replace(manifest, stored=stored))
         remote.upload_file(path / MANIFEST, f"{place}/{MANIFEST}", name)
 
 
 def _arrived(name: str, place: str, sizes: Mapping[str, int]) -> dict[str, remote.State]:
     """Return the state of files behind a URI; raise UserError where one is not there with its size."""
-    found = remote.states(place)
+    result = remote.states(place)
     for file, size in sizes.items():
-        if file not in found or found[file].size != size:
+        if file not in result or result[file].size != size:
             raise UserError(f"output {name}: {place}/{file} did not arrive whole; start the same command again")
-    return found
+    return result
 
 
 def target(place: str) -> Path:
@@ -167,12 +167,12 @@ def target(place: str) -> Path:
     """
     path = remote.local_path(place)
     try:
-        found = Path(os.path.realpath(path))
-        if found.is_symlink():
+        result = Path(os.path.realpath(path))
+        if result.is_symlink():
             raise UserError(f"{place}: is a symbolic link that leads back to itself; name another place")
     except (OSError, ValueError) as error:
         raise UserError(f"{place}: cannot be used ({error}); name another place") from error
-    return found
+    return result
 
 
 def producer(name: str) -> str:

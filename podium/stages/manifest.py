@@ -216,13 +216,13 @@ def content_digest(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that results may depend on, without importing anything."""
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def _entries(files: Mapping[str, Path], label: str) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,7 @@ class Evaluation:
 
 
 def model_card(
-    subject: Subject, manifest: Manifest | None, found: Agreement | None, evaluation: Evaluation | None = None
+    subject: Subject, manifest: Manifest | None, result: Agreement | None, evaluation: Evaluation | None = None
 ) -> str:
     """Write the card from what the policy's manifest and the evaluation record; what is not recorded is said so."""
     parts = [
@@ -54,7 +54,7 @@ def model_card(
         f"## Evaluation\n\n{_evaluation(evaluation)}",
         f"## Use\n\n```python\n{_usage(subject)}\n```",
         f"## Training\n\n{_training(manifest)}",
-        f"## Check\n\n{_check(subject, found)}",
+        f"## Check\n\n{_check(subject, result)}",
         "## Limits\n\nTuned towards a reward model, which is an imperfect picture of its raters' preferences; the "
         "figures above are its judgement of answers to the run's held-out prompts. Outside of such prompts nothing "
         "was measured. The licence of the base model and of the data apply.",
@@ -82,11 +82,11 @@ def _summary(subject: Subject) -> str:
     return f"{subject.base} {first}tuned by PPO against a reward model: {trained}. {form}, in {subject.dtype}."
 
 
-def _evaluation(found: Evaluation | None) -> str:
-    if found is None:
+def _evaluation(result: Evaluation | None) -> str:
+    if result is None:
         return "This model was exported without an evaluation: nothing is known of what was gained."
     gates = {True: "All gates of the run passed.", False: "**This model failed the gates of its run.**", None: ""}
-    return "\n\n".join(part for part in (gates[found.gates_passed], found.summary.strip()) if part)
+    return "\n\n".join(part for part in (gates[result.gates_passed], result.summary.strip()) if part)
 
 
 def _usage(subject: Subject) -> str:
@@ -122,11 +122,11 @@ def _training(manifest: Manifest | None) -> str:
     return "\n\n".join([part for part in parts if part] + ([f"Inputs:\n\n{inputs}"] if inputs else []))
 
 
-def _check(subject: Subject, found: Agreement | None) -> str:
-    if found is None:
+def _check(subject: Subject, result: Agreement | None) -> str:
+    if result is None:
         return "These files were not compared with the trained policy by another implementation."
     return (
-        f"transformers loads this folder and gives the trained policy's logits on a response of {found.tokens} tokens: "
-        f"largest difference {found.max_difference:.2g}, {found.kl:.2g} nats per token apart, the same likeliest token "
-        f"at {found.same_choice:.0%} of the places (weights stored in {subject.dtype})."
+        f"transformers loads this folder and gives the trained policy's logits on a response of {result.tokens} "
+        f"tokens: largest difference {result.max_difference:.2g}, {result.kl:.2g} nats per token apart, the same "
+        f"likeliest token at {result.same_choice:.0%} of the places (weights stored in {subject.dtype})."
     )

@@ -115,9 +115,9 @@ def _check_sources(data: DataConfig) -> None:
 
 def _preferences(data: DataConfig, limits: Limits) -> tuple[report.Part, int]:
     def read(sources: Sequence[Source]) -> tuple[Collected[PreferenceRecord], int]:
-        found = collect(sources, read_preference, limits, max_bad_fraction=data.max_bad_fraction)
-        kept = [row for row in found.rows if data.ties == "keep" or len(set(row.record.ranks)) > 1]
-        return replace(found, rows=kept), len(found.rows) - len(kept)
+        result = collect(sources, read_preference, limits, max_bad_fraction=data.max_bad_fraction)
+        kept = [row for row in result.rows if data.ties == "keep" or len(set(row.record.ranks)) > 1]
+        return replace(result, rows=kept), len(result.rows) - len(kept)
 
     if not data.preferences:
         return report.EMPTY, 0
@@ -167,12 +167,14 @@ def _asked(rows: Sequence[Located[PreferenceRecord]]) -> list[Located[PromptReco
     ]
 
 
-def _part(found: Collected[Record], held_out: Collected[Record] | None, eval_fraction: float, name: str) -> report.Part:
+def _part(
+    result: Collected[Record], held_out: Collected[Record] | None, eval_fraction: float, name: str
+) -> report.Part:
     """Drop repeated rows and split; training rows whose prompt is in a named held-out file are left out."""
-    if not found.rows:
+    if not result.rows:
         raise UserError(f"{name}: every row was refused, repeated or tied; the data set is empty")
-    everything = found if held_out is None else _joined(found, held_out)
-    rows, duplicates = quality.drop_duplicates(found.rows)
+    everything = result if held_out is None else _joined(result, held_out)
+    rows, duplicates = quality.drop_duplicates(result.rows)
     if held_out is None:
         train, evaluation = quality.split(rows, eval_fraction, name)
         leaked = []

@@ -24,7 +24,7 @@ def run_of(io: StageIO) -> Run:
     return Run(
         name=os.environ.get(RUN_VARIABLE),
         finished=f"{datetime.fromtimestamp(last[0], UTC):%Y-%m-%d %H:%M} UTC" if last else None,
-        seconds=sum(found[-1] - found[0] for found in times if found) if last else None,
+        seconds=sum(result[-1] - result[0] for result in times if result) if last else None,
         hardware=described.get("hardware"),
     )
 

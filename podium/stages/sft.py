@@ -95,11 +95,11 @@ def _metrics(report: dict[str, Any]) -> dict[str, float]:
     """Return the flat figures; one held-out demonstration gives no interval."""
     if not report:
         return {}
-    found = {
+    result = {
         "perplexity": report["perplexity"]["value"],
         "perplexity_low": report["perplexity"]["low"],
         "perplexity_high": report["perplexity"]["high"],
         "perplexity_base": report["perplexity_base"]["value"],
         "tokens": float(report["tokens"]),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in result.items() if value is not None}

@@ -140,11 +140,11 @@ def digest(uri: str) -> str:
     """
     system, path = _open(uri)
     try:
-        found = hashlib.sha256()
+        result = hashlib.sha256()
         with system.open(path, "rb") as file:
             while piece := file.read(_PIECE):
-                found.update(piece)
-        return found.hexdigest()
+                result.update(piece)
+        return result.hexdigest()
     except Exception as error:
         raise _failed("file", path.rpartition("/")[2], uri, error) from error
 
@@ -166,10 +166,10 @@ def states(uri: str) -> dict[str, State]:
     try:
         system.invalidate_cache()
         # Of a single file, some stores' `find` says no more than its name.
-        found = {path: info or system.info(path) for path, info in system.find(root, detail=True).items()}
+        result = {path: info or system.info(path) for path, info in system.find(root, detail=True).items()}
         return {
             path.removeprefix(root).lstrip("/"): State(int(info["size"] or 0), _checksum(info))
-            for path, info in found.items()
+            for path, info in result.items()
         }
     except FileNotFoundError:
         return {}
@@ -229,12 +229,12 @@ def version_of(uri: str, patterns: Sequence[str] = ("*",)) -> str:
         # Another look than an earlier one of this process.
         system.invalidate_cache()
         if paths.is_pattern(path):
-            found = system.glob(paths.glob_pattern(path), detail=True)
+            result = system.glob(paths.glob_pattern(path), detail=True)
         else:
-            found = system.find(path, detail=True)
+            result = system.find(path, detail=True)
         states = [
             [name, info.get("size"), _mark(system, name, info)]
-            for name, info in sorted(found.items())
+            for name, info in sorted(result.items())
             if info.get("type") != "directory" and any(fnmatch(name.rpartition("/")[2], one) for one in patterns)
         ]
         if not states:

@@ -18,26 +18,26 @@ def steps_per_call(operations: float) -> int:
 
 
 def repeated(step: Callable[..., tuple[Any, Any]], most: int) -> Callable[..., tuple[Any, Any]]:
-    """Let a pure step (state, fixed, batch) -> (state, told) run as often as one call says.
+    """Let a pure step (state, fixed, batch) -> (state, log) run as often as one call says.
 
     The result takes (state, fixed, batches, count): arrays of `batches` lead with `most`, and the first `count` of them
-    are used, an int32 that is traced, so that any count is the same program and rounds alike. What is told leads with
+    are used, an int32 that is traced, so that any count is the same program and rounds alike. The log leads with
     `most`, too, and is zero beyond the count.
     """
 
     def single(state: Any, fixed: Any, batches: Any, count: jax.Array) -> tuple[Any, Any]:
-        state, told = step(state, fixed, jax.tree.map(lambda x: x[0], batches))
-        return state, jax.tree.map(lambda x: x[None], told)
+        state, log = step(state, fixed, jax.tree.map(lambda x: x[0], batches))
+        return state, jax.tree.map(lambda x: x[None], log)
 
     def several(state: Any, fixed: Any, batches: Any, count: jax.Array) -> tuple[Any, Any]:
         def again(index: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            state, told = carry
-            state, news = step(state, fixed, jax.tree.map(lambda x: x[index], batches))
-            return state, jax.tree.map(lambda all, one: all.at[index].set(one), told, news)
+            state, logs = carry
+            state, log = step(state, fixed, jax.tree.map(lambda x: x[index], batches))
+            return state, jax.tree.map(lambda all, one: all.at[index].set(one), logs, log)
 
-        _, news = jax.eval_shape(step, state, fixed, jax.tree.map(lambda x: x[0], batches))
-        told = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), news)
-        finished: tuple[Any, Any] = jax.lax.fori_loop(0, count, again, (state, told))
+        _, log = jax.eval_shape(step, state, fixed, jax.tree.map(lambda x: x[0], batches))
+        logs = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), log)
+        finished: tuple[Any, Any] = jax.lax.fori_loop(0, count, again, (state, logs))
         return finished
 
     return single if most == 1 else several

@@ -38,7 +38,7 @@ def config_json(config: NetworkConfig, *, tokens: Mapping[str, Any], head: bool,
 def _check(config: NetworkConfig, content: Mapping[str, Any]) -> None:
     again = parse_config(content, "config.json", dtype=config.dtype)
     for name, value in vars(config).items():
-        said, meant = (_comparable(name, found) for found in (vars(again).get(name), value))
+        said, meant = (_comparable(name, result) for result in (vars(again).get(name), value))
         # Of the encoder alone is said elsewhere.
         if said != meant and name != "encoder_only":
             raise UserError(f"config.json of {config.family}: has no words for a network with {name}={value!r}")

@@ -30,15 +30,15 @@ def gemma_fields(options: Options, family: str, dtype: str, activation: str, ign
 
     Releases of transformers differ in which of them they read: the other must agree.
     """
-    found = _activation(options, activation)
-    if options.get(ignored) is not None and _activation(options, ignored) != found:
+    result = _activation(options, activation)
+    if options.get(ignored) is not None and _activation(options, ignored) != result:
         options.refuse(ignored, f"write what {activation} says, or remove it")
     if options.get("use_bidirectional_attention"):
         options.refuse("use_bidirectional_attention", "use a model in which no token sees later ones")
     bias = options.flag("attention_bias")
     return {
         "norm_eps": options.number("rms_norm_eps"),
-        "activation": found,
+        "activation": result,
         "attention_bias": bias,
         "output_bias": bias,
         "unit_offset": True,

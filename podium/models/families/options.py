@@ -87,8 +87,8 @@ class Options:
 
     def _value(self, key: str) -> Any:
         """The value; null counts as absent."""
-        found = self.get(key)
-        return self._defaults.get(key) if found is None else found
+        result = self.get(key)
+        return self._defaults.get(key) if result is None else result
 
     def size(self, key: str) -> int:
         """A positive whole number that fits into 32 bits, as the sizes of arrays do."""

@@ -44,13 +44,13 @@ def read_layered_rope(options: Options, max_position: int) -> tuple[Rope, Rope]:
     inner = Options(nested, f"{options.source}: rope_parameters", {})
     full, sliding = (inner.mapping(kind) for kind in kinds)
     full |= options.mapping("rope_scaling")
-    found = (
+    result = (
         _parse(options, full, _theta(options, "rope_theta"), max_position),
         _parse(options, sliding, _theta(options, "rope_local_base_freq"), max_position),
     )
-    if found[1].scaling is not None:
+    if result[1].scaling is not None:
         options.refuse("rope_parameters", "use a model whose sliding layers have rope_type default")
-    return found
+    return result
 
 
 def _theta(options: Options, key: str) -> float:

@@ -40,7 +40,7 @@ def verify_file(path: Path) -> None:
 
 
 def _listed(sums: Path, algorithm: str) -> dict[str, str]:
-    found = {}
+    result = {}
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -56,12 +56,12 @@ def _listed(sums: Path, algorithm: str) -> dict[str, str]:
         name = PurePosixPath(match["name"])
         if name.is_absolute() or ".." in name.parts:
             raise UserError(f"{sums}, line {number}: {match['name']} is outside of this folder; write names within it")
-        found[str(name)] = match["digest"].lower()
-    return found
+        result[str(name)] = match["digest"].lower()
+    return result
 
 
 def _compare(path: Path, digest: str, sums: Path, algorithm: str) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-    if found != digest:
+        result = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if result != digest:
         raise UserError(f"{path}: its content is not what {sums.name} says (another {algorithm}); fetch the file again")

@@ -87,12 +87,12 @@ def read_index(path: Path) -> dict[Path, set[str]]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: has no weight_map; {_REFETCH}")
-    found: dict[Path, set[str]] = {}
+    result: dict[Path, set[str]] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file:
             raise UserError(f"{path}: tensor {name} is in {file!r}, which is no file of this folder; {_REFETCH}")
-        found.setdefault(path.parent / file, set()).add(name)
-    return dict(sorted(found.items()))
+        result.setdefault(path.parent / file, set()).add(name)
+    return dict(sorted(result.items()))
 
 
 def _hint(folder: Path) -> str:

@@ -48,14 +48,14 @@ class Leaf:
 
     def file_slices(self, part: Slices) -> Slices:
         """Translate a slice of the leaf to a slice of the file's tensor; only a group's first dimension may be cut."""
-        found = []
+        result = []
         for group in self.order:
             first, *rest = group
             inner = math.prod(self.shape[dim] for dim in rest)
             assert all(part[dim].indices(self.shape[dim])[:2] == (0, self.shape[dim]) for dim in rest), self.path
             start, stop, _ = part[first].indices(self.shape[first])
-            found.append(slice(start * inner, stop * inner))
-        return tuple(found)
+            result.append(slice(start * inner, stop * inner))
+        return tuple(result)
 
     def from_file(self, values: np.ndarray, part: Slices) -> np.ndarray:
         """Reorder values that `file_slices(part)` cut from the file to the leaf's dimensions."""
@@ -80,15 +80,15 @@ def _order(path: Path, ndim: int) -> tuple[tuple[int, ...], ...]:
 
 def _leaves(config: NetworkConfig, tree: Tree) -> tuple[Leaf, ...]:
     base, names = abstract_params(config)[0], names_of(config)
-    found = []
+    result = []
     for path, array in tree_items(tree):
         layers, total, shape = 0, 0, array.shape
         if "blocks" in path:
             # Those that lack layers, as an adapter may, lack the lowest.
             (layers, *_), total, shape = array.shape, depth(base, path), array.shape[1:]
         order = _order(path, len(shape))
-        found.append(Leaf(path, names.tensor(path), shape, order, layers, total - layers))
-    return tuple(found)
+        result.append(Leaf(path, names.tensor(path), shape, order, layers, total - layers))
+    return tuple(result)
 
 
 def depth(tree: Tree, path: Path) -> int:

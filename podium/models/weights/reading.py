@@ -54,7 +54,7 @@ def _read_tree(files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf]
     shapes = file_shapes(leaves)
     names = {name: _stored(files, config, name) for name in shapes}
     files.check({names[name]: shape for name, shape in shapes.items()})
-    found = []
+    result = []
     # The largest first: the copies that a transfer needs then fall into the time when least is held.
     for leaf in sorted(leaves, key=lambda leaf: -max(leaf.layers, 1) * math.prod(leaf.shape)):
         shape = (leaf.layers, *leaf.shape) if leaf.layers else leaf.shape
@@ -63,8 +63,8 @@ def _read_tree(files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf]
             array = jnp.asarray(read(tuple(slice(0, size) for size in shape)))
         else:
             array = jax.make_array_from_callback(shape, tree_get(shardings, leaf.path), read)
-        found.append((leaf.path, array))
-    return tree_from(found)
+        result.append((leaf.path, array))
+    return tree_from(result)
 
 
 def _stored(files: TensorFiles, config: NetworkConfig, name: str) -> str:
