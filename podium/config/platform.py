@@ -21,8 +21,8 @@ Quantity = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)
 class RolloutMeshConfig(Section):
     """Devices along each axis while the policy answers."""
 
-    data: Positive = Field(description="Parts that the batch is cut into.")
-    tensor: Positive = Field(description="Devices that share each layer's heads and widths.")
+    data: AxisSize = Field(-1, description="Parts that the batch is cut into (-1: the rest).")
+    tensor: Positive = Field(1, description="Devices that share each layer's heads and widths.")
 
 
 class MeshConfig(Section):

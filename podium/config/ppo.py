@@ -23,7 +23,9 @@ class PpoConfig(TrainingConfig):
     """Proximal policy optimisation against the reward model."""
 
     max_steps: Positive = Field(100, description="Steps: one rollout and its updates each.")
-    per_device_batch_size: Positive = Field(16, description="Prompts per device and step.")
+    per_device_batch_size: Positive = Field(
+        16, description="Prompts per device and step; of each micro-batch where global_batch_size is given."
+    )
     gradient_accumulation_steps: Positive = Field(1, description="Micro-batches that a minibatch is computed in.")
     num_ppo_epochs: Positive = Field(4, description="Passes over each rollout.")
     num_mini_batches: Positive = Field(1, description="Optimizer steps per pass; they share the rollout equally.")
@@ -68,7 +70,7 @@ class PpoConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         parts = self.num_mini_batches * self.gradient_accumulation_steps
-        if self.per_device_batch_size % parts:
+        if self.global_batch_size is None and self.per_device_batch_size % parts:
             fail(
                 "per_device_batch_size",
                 f"{self.per_device_batch_size} prompts cannot be shared by num_mini_batches x "

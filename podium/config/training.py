@@ -1,10 +1,10 @@
 """What every training section has: the optimizer, adapters, and how often a run saves and reports."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from podium.config.base import Fraction, NonNegative, Positive, PositiveFloat, Section
+from podium.config.base import Fraction, NonNegative, Positive, PositiveFloat, Section, fail
 from podium.config.model import LoraConfig
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -20,7 +20,15 @@ class TrainingConfig(Section):
     warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises from 0.")
     weight_decay: NonNegative = Field(0.0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global norm.")
-    gradient_accumulation_steps: Positive = Field(1, description="Micro-batches per optimizer step.")
+    global_batch_size: Positive | None = Field(
+        None,
+        description="Rows of a step, over all devices: the same on any number of them. per_device_batch_size then "
+        "bounds what a device takes at a time. null: per_device_batch_size times devices.",
+    )
+    per_device_batch_size: Positive = Field(8, description="Rows per device and micro-batch.")
+    gradient_accumulation_steps: Positive = Field(
+        1, description="Micro-batches per optimizer step; follows from global_batch_size where that is given."
+    )
     lora: LoraConfig | None = Field(None, description="Adapters ({} takes the defaults); null trains all weights.")
     remat: Remat = Field(
         "auto",
@@ -31,6 +39,12 @@ class TrainingConfig(Section):
     save_minutes: PositiveFloat = Field(5.0, description="Minutes between checkpoints; one is due when either is.")
     logging_steps: Positive = Field(10, description="Optimizer steps between rows of metrics.")
     resume: Resume = Field("auto", description="auto continues from the last checkpoint; never starts again.")
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> Self:
+        if self.global_batch_size is not None and self.gradient_accumulation_steps != 1:
+            fail("gradient_accumulation_steps", "follows from global_batch_size; leave one of the two out")
+        return self
 
 
 class SupervisedConfig(TrainingConfig):

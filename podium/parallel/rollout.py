@@ -20,11 +20,12 @@ def rollout_layout(mesh: Mesh, wanted: RolloutMeshConfig | None) -> Layout | Non
         (mesh.size // tensor, tensor): Layout(("tensor",), ("slice", "data", "fsdp")),
         (mesh.size // (fsdp * tensor), fsdp * tensor): Layout(("fsdp", "tensor"), ("slice", "data")),
     }
-    layout = choices.get((wanted.data, wanted.tensor))
+    data = mesh.size // wanted.tensor if wanted.data == -1 else wanted.data
+    layout = choices.get((data, wanted.tensor))
     if layout is None:
         named = " or ".join(f"{{data: {data}, tensor: {tensor}}}" for data, tensor in choices)
         raise UserError(
-            f"platform.mesh.rollout: data={wanted.data}, tensor={wanted.tensor} is no layout of this mesh "
+            f"platform.mesh.rollout: data={data}, tensor={wanted.tensor} is no layout of this mesh "
             f"(fsdp={fsdp}, tensor={tensor}, {mesh.size} devices); write {named}"
         )
     return layout

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from podium.rlhf.roles import Roles, fill_roles, make_roles, ppo_spec, reward_ne
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import PpoState, init_state
 from podium.rlhf.text_scoring import FunctionReward, FunctionScorer, HostScorer, TextScorer
+from podium.training.batching import step_rows
 from podium.training.calls import steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.scalars import Scalars
@@ -54,12 +55,16 @@ def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[P
     """
     config, mesh, tokenizer = run.config, run.mesh, policy.tokenizer
     judge = reward if isinstance(reward, Model) else None
+    size, parts = step_rows(
+        "ppo", config, placement.data_parallel(mesh), mini_batches=config.num_mini_batches, rollouts=True
+    )
     roles = make_roles(policy.config, reward_network(judge, policy), config)
     # Where the reward model reads texts, those get their ends there.
     ends_here = judge is not None and judge.tokenizer.same_as(tokenizer) and judge.read_at == "end"
     ending = tokenizer.ending if ends_here else ()
     spec = ppo_spec(roles, config, tokenizer.eos_ids, tokenizer.pad_id, ending, run.rollout)
-    size, room = config.per_device_batch_size * placement.data_parallel(mesh), config.max_new_tokens + len(ending)
+    spec = replace(spec, gradient_accumulation_steps=parts)
+    room = config.max_new_tokens + len(ending)
     batches = PromptBatches.encode(prompts, policy, room=room, size=size, seed=run.seed)
     score = _score(spec, roles, reward, prompts, tokenizer)
     tokens = batches.size * (batches.width + spec.max_new_tokens)

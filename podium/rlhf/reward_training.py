@@ -31,6 +31,7 @@ from podium.rlhf.reward import (
     normalisation,
 )
 from podium.rlhf.scoring import encode_answers, score_shown
+from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
@@ -112,9 +113,9 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
     bases = {"base": in_compute_type(model.params, model.config.dtype)} if model.lora else {}
     bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
-    lists = config.per_device_batch_size * placement.data_parallel(mesh) * config.gradient_accumulation_steps
+    lists, parts = step_rows("reward", config, placement.data_parallel(mesh))
     sizes = sizes_of(model.config, comparisons)
-    per_epoch, parts = -(-len(comparisons) // lists), config.gradient_accumulation_steps
+    per_epoch = -(-len(comparisons) // lists)
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
     tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
     candidates = max(len(comparison.candidates) for comparison in comparisons)

@@ -31,6 +31,7 @@ from podium.rlhf.demonstrations import (
 )
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.sft import make_sft_step
+from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.step import start_state
@@ -75,12 +76,12 @@ def train_sft(base: Model, records: Sequence[DemonstrationRecord], run: SftRun) 
 def _fit(
     network: Network, base: Model, start: Weights, demonstrations: Sequence[Demonstration], run: SftRun
 ) -> Weights:
-    config, mesh, parts = run.config, run.mesh, run.config.gradient_accumulation_steps
+    config, mesh = run.config, run.mesh
     bases = {}
     if network.base is not None:
         bases = {"base": in_compute_type(base.params, base.config.dtype)}
         bases = placement.place_weights(mesh, Network(base.config).axes(bases), bases)
-    count = config.per_device_batch_size * placement.data_parallel(mesh) * parts
+    count, parts = step_rows("sft", config, placement.data_parallel(mesh))
     batches, width = _plan(base, demonstrations, run, count)
     steps_in = functools.cache(lambda epoch: len(batches(epoch)))
     total = config.max_steps or max(1, round(_steps(steps_in, config.num_train_epochs)))

@@ -93,6 +93,7 @@ def with_model(text: str) -> str:
             "ppo.per_device_batch_size: 6 prompts cannot be shared",
         ),
         ("ppo: {per_device_batch_size: 6, gradient_accumulation_steps: 4}", "write a multiple of 4"),
+        ("reward: {global_batch_size: 8, gradient_accumulation_steps: 2}", "follows from global_batch_size"),
         ("ppo: {kl_horizon: 5}", "ppo.kl_horizon: has no effect while kl_target is null"),
         ("ppo: {kl_target: 6, kl_coef: 0}", "ppo.kl_coef: 0 can never adapt to kl_target"),
         ("ppo: {kl_target: 6, kl_stop: 5}", "ppo.kl_stop: 5.0 would stop the run at or below kl_target 6.0"),
@@ -318,7 +319,7 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
         "gates": {"evaluation"},
     }
     assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
-    assert parts["ppo"]["platform"] == {"mesh": {"data": 1, "fsdp": -1, "tensor": 2}}
+    assert parts["ppo"]["platform"] == {"mesh": {"data": 1, "fsdp": -1, "tensor": 2, "rollout": None}}
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
     assert "preferences" not in parts["ppo"]["data"]
     # A run that is started again with other consequences of failed gates repeats no evaluation.

@@ -86,3 +86,8 @@ def test_a_layout_takes_whole_axes_of_the_mesh() -> None:
     with pytest.raises(UserError, match=r"data=4, tensor=1 .* write {data: 2, tensor: 2} or {data: 1, tensor: 4}"):
         layout_of(mesh, (4, 1))
     assert layout_of(make_mesh(devices=jax.devices()[:1]), (1, 1)) is None
+
+
+def test_the_rest_of_the_devices_take_rows_unless_they_are_counted() -> None:
+    mesh = make_mesh(**MESH, devices=jax.devices()[:4])
+    assert layout_of(mesh, (-1, 4)) == layout_of(mesh, (1, 4))
