@@ -44,7 +44,8 @@ class BlockConfig:
     query_scale: what scores are multiplied by; None is head_dim^-0.5. attention_softcap: scores become
     cap * tanh(score / cap) (Gemma 2).
     dtype: what is computed in. implementation: whose variants of the operations are used; remat: what the backward pass
-    keeps of a layer. Neither changes a formula.
+    keeps of a layer; share_prompts: the responses to a prompt share it in packed rows, where the network can. None of
+    the three changes a formula.
     """
 
     vocab_size: int
@@ -72,6 +73,7 @@ class BlockConfig:
     dtype: str = "float32"
     implementation: Implementation = "auto"
     remat: Kept = "none"
+    share_prompts: bool = True
 
     def replace(self, **changes: object) -> Self:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # fields are checked by the constructor
@@ -105,7 +107,7 @@ class TransformerConfig(BlockConfig):
 
     @property
     def packing(self) -> Packing:
-        return "joined"
+        return "joined" if self.share_prompts else "whole"
 
     @property
     def lead(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from podium.models.attention import Context
 from podium.models.config import TransformerConfig
 from podium.models.heads import last_token
 from podium.models.lora import LoraSpec
-from podium.models.packing import Packed, packing_of
+from podium.models.packing import Packed
 from podium.models.parts import Part, Parts, bind, final_norm
 from podium.models.rope import rope_tables
 from podium.models.stack import Block, Caches, Contexts, Span, run
@@ -158,7 +158,7 @@ def packed_states(
     mask &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
     positions = jnp.maximum(jnp.sum(mask, axis=2, dtype=jnp.int32) - 1, 0)
     # Where responses share a prompt only the mask tells them apart.
-    segments = Segments(segment, segment, packed=True) if packing_of(config) == "whole" else None
+    segments = Segments(segment, segment, packed=True) if config.packing == "whole" else None
     contexts = _contexts(config, Visibility(mask, segments, causal=True), positions, positions)
     x = _embed(config, params, packed.ids)
     out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts)

@@ -16,6 +16,7 @@ from podium.data.records import PromptRecord
 from podium.data.tokenizer import Tokenizer
 from podium.errors import UserError
 from podium.models import Model
+from podium.models.packing import for_rows
 from podium.parallel import placement
 from podium.parallel.sharding import Layout
 from podium.rlhf.layout import place
@@ -101,7 +102,9 @@ def _score(
     assert roles.reward is not None, "a reward model has its role"
     if reward.tokenizer.same_as(tokenizer):
         return reward_scores(roles.reward, spec)
-    return TextScorer(roles.reward, reward, prompts, tokenizer.decode)
+    # One answer a prompt: nothing is shared.
+    alone = replace(roles.reward, config=for_rows(roles.reward.config, ()))
+    return TextScorer(alone, reward, prompts, tokenizer.decode)
 
 
 def _monitor(run: PpoRun, schedule: optax.Schedule, size: int) -> Monitor:

@@ -19,7 +19,7 @@ from podium.models import Model
 from podium.models.family import init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec
-from podium.models.packing import Example
+from podium.models.packing import Example, for_rows
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
 from podium.parallel import placement
@@ -109,12 +109,13 @@ def _start(base: Model, run: RewardRun) -> Model:
 
 def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Model:
     config, mesh = run.config, run.mesh
-    network = Network(training_config(model.config, config.remat), model.lora, "base" if model.lora else None)
+    shape = for_rows(training_config(model.config, config.remat), (one.example for one in comparisons))
+    network = Network(shape, model.lora, "base" if model.lora else None)
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
     bases = {"base": in_compute_type(model.params, model.config.dtype)} if model.lora else {}
     bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
     lists, parts = step_rows("reward", config, placement.data_parallel(mesh))
-    sizes = sizes_of(model.config, comparisons)
+    sizes = sizes_of(shape, comparisons)
     per_epoch = -(-len(comparisons) // lists)
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
     tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
@@ -125,7 +126,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
         def batch(index: int) -> Any:
             epoch, place = divmod(index, per_epoch)
             rows = plan(epoch)[place]
-            arrays = to_arrays(model.config, comparisons, rows, candidates=candidates, pad_id=model.tokenizer.pad_id)
+            arrays = to_arrays(shape, comparisons, rows, candidates=candidates, pad_id=model.tokenizer.pad_id)
             micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             return placement.place_batch(mesh, micro, dim=1)
 

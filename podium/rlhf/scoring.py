@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from podium.models.packing import Example, Packed, enclosing, pack, size
+from podium.models.packing import Example, Packed, enclosing, for_rows, pack, size
 from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network
 from podium.training.progress import Progress
@@ -34,7 +34,8 @@ def score_ids(
     Equal texts are scored once: it is cheaper, and none wins over itself by the rounding of another batch.
     """
     model = model.frozen()
-    network = Network(model.config, model.lora)
+    config = for_rows(model.config, texts)
+    network = Network(config, model.lora)
     weights = {"base": model.params, "head": model.head}
     if model.adapter:
         weights["adapter"] = model.adapter
@@ -42,13 +43,13 @@ def score_ids(
     place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     texts = [Example(prompt, [response]) for prompt, response in place]
     scores = np.zeros(len(texts), np.float32)
-    sizes = [size(model.config, text) for text in texts]
+    sizes = [size(config, text) for text in texts]
     order = sorted(range(len(texts)), key=lambda row: (sum(sizes[row]), sizes[row], row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         width = enclosing((sizes[row] for row in rows), WIDTH_STEP)
         fill: list[list[Example]] = [[]] * (batch_size - len(rows))
-        packed, ends = pack(model.config, [*([texts[row]] for row in rows), *fill], width, model.tokenizer.pad_id)
+        packed, ends = pack(config, [*([texts[row]] for row in rows), *fill], width, model.tokenizer.pad_id)
         columns = np.array([[row[0][0] if row else 0] for row in ends], np.int32)
         scores[rows] = jax.device_get(_scores(network, weights, packed, columns))[: len(rows)]
         if progress is not None:

@@ -14,7 +14,7 @@ from podium.errors import UserError
 from podium.models import Model
 from podium.models.family import init_adapter
 from podium.models.lora import lora_spec, merge_adapter
-from podium.models.packing import Size
+from podium.models.packing import Size, for_rows
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
 from podium.parallel import placement
@@ -62,7 +62,7 @@ def train_sft(base: Model, records: Sequence[DemonstrationRecord], run: SftRun) 
             f"{base.config.max_position}; lower data.max_length and prepare again"
         )
     spec = lora_spec(run.config.lora)
-    network_config = training_config(base.config, run.config.remat)
+    network_config = for_rows(training_config(base.config, run.config.remat), (one.example for one in demonstrations))
     if spec is None:
         return base.replace(
             params=_fit(Network(network_config), base, {"base": base.params}, demonstrations, run)["base"]
@@ -91,7 +91,7 @@ def _fit(
         def batch(index: int) -> Any:
             epoch, place = find_step(index, steps_in)
             rows = batches(epoch)[place]
-            arrays = to_arrays(base.config, demonstrations, rows, width, base.tokenizer.pad_id)
+            arrays = to_arrays(network.config, demonstrations, rows, width, base.tokenizer.pad_id)
             # Without -1, which has no answer where prompts take no places.
             micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
             return placement.place_batch(mesh, micro, dim=1)

@@ -128,7 +128,7 @@ class TextScorer(HostScorer):
 
         Raises UserError for a text beyond the reward model's context.
         """
-        config = self.reward.config
+        config = self.network.config
         texts = [
             self.encode(row, answer[real].tolist(), finished=bool(ended))
             for row, answer, real, ended in zip(rows, ids, mask, finished, strict=True)

@@ -12,7 +12,7 @@ import pytest
 from podium.generation.decode import respond
 from podium.generation.sampling import Sampling
 from podium.models import family, transformer
-from podium.models.packing import Example, Size, pack
+from podium.models.packing import Example, Size, for_rows, pack
 from podium.models.text import Text
 from podium.ops import platform
 from podium.ops.tpu import attention as tpu
@@ -96,7 +96,7 @@ def test_rows_of_several_responses_are_packed_for_the_kernel(interpreted) -> Non
     examples = [[Example([5, 6, 7], [[8, 9], [10, 11, 12]]), Example([20], [[21]])]]
     params, states = tiny.params(), {}
     for implementation, width in (("reference", 12), ("tpu", 16)):
-        config = replace(tiny.CONFIG, implementation=implementation)
+        config = replace(tiny.CONFIG, implementation=implementation, share_prompts=implementation == "reference")
         packed, ends = pack(config, examples, Size(width, 0), tiny.PAD)
         out = jax.jit(partial(transformer.packed_states, config))(params, packed)
         states[implementation] = out[0, np.concatenate(ends[0])]
@@ -115,3 +115,15 @@ def test_answers_do_not_depend_on_the_implementation(interpreted, config) -> Non
         keys = jax.random.split(jax.random.key(0), 3)
         ids.append(jax.jit(partial(answer, chosen))(params, prompts.ids, prompts.mask, keys).ids.tolist())
     assert ids[0] == ids[1] == ids[2]
+
+
+@pytest.mark.parametrize(
+    "prompt, response, shared", [(0, 300, False), (200, 200, True), (1000, 1000, False), (3000, 30, True)]
+)
+def test_a_prompt_is_repeated_where_its_tokens_cost_less_than_the_scores_of_a_shared_one(prompt, response, shared):
+    """Two answers, Llama 2 7B. With P = R the row is 3 P, and 9 P^2 scores cost as much as P tokens at P = 438."""
+    config = replace(tiny.CONFIG, embed=4096, heads=32, kv_heads=32, head_dim=128, mlp=11008)
+    examples = [Example([1] * prompt, [[1] * response] * 2)]
+    assert for_rows(replace(config, implementation="tpu"), examples).share_prompts is shared
+    assert for_rows(config, examples).share_prompts
+    assert for_rows(replace(tiny.T5, implementation="tpu"), examples) == replace(tiny.T5, implementation="tpu")
