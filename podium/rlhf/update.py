@@ -124,12 +124,8 @@ def run_updates(
 
     def update(trained: Trained, order: jax.Array | None) -> tuple[Trained, Numbers]:
         """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all."""
-        everything, weights = (rollout, learned.experience, scored.mask), algorithm.compute(trained.weights)
-
-        def gradient(*arguments: Any) -> tuple[Tree, Named]:
-            gradients, statistics = jax.grad(loss, has_aux=True)(weights, *arguments)
-            return like(gradients, trained.weights), statistics
-
+        everything = rollout, learned.experience, scored.mask
+        gradient = functools.partial(_gradient, loss, algorithm.compute(trained.weights), trained.weights)
         if order is None:
             return step(trained, *gradient(everything, learned.total))
         total = masked.count(scored.mask[order.reshape(-1)])
@@ -145,13 +141,20 @@ def run_updates(
         learned = learn_from(_predict_in_parts(algorithm, schedule, algorithm.compute(trained.weights), rollout))
         trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
         return Updated(trained, learned.old, learned.metrics, numbers)
-    gradients, (statistics, learned) = jax.grad(first_loss, has_aux=True)(algorithm.compute(trained.weights))
-    trained, first = step(trained, like(gradients, trained.weights), statistics)
+    computed = algorithm.compute(trained.weights)
+    gradients, (statistics, learned) = _gradient(first_loss, computed, trained.weights)
+    trained, first = step(trained, gradients, statistics)
     numbers = {name: value[None] for name, value in first.items()}
     if schedule.epochs > 1:
         trained, more = jax.lax.scan(update, trained, None, length=schedule.epochs - 1)
         numbers = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), numbers, more)
     return Updated(trained, learned.old, learned.metrics, numbers)
+
+
+def _gradient(loss: Callable[..., Any], computed: Tree, masters: Tree, *arguments: Any) -> tuple[Tree, Any]:
+    """Differentiate by the weights that are computed with; gives the gradient, in the masters' types, and the rest."""
+    gradients, aside = jax.grad(loss, has_aux=True)(computed, *arguments)
+    return like(gradients, masters), aside
 
 
 def _predict_in_parts(algorithm: Algorithm, schedule: UpdateSchedule, weights: Tree, rollout: "Rollout") -> Predictions:

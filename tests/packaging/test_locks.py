@@ -75,3 +75,8 @@ def test_short_locks_pin_what_their_input_names(name: str) -> None:
     asked = Requirement((ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").strip())
     (version,) = pins(ROOT / "requirements" / f"{name}.lock")[asked.name]
     assert asked.specifier.contains(version)
+
+
+def test_the_tests_compile_with_what_the_tpu_image_holds() -> None:
+    locks = (pins(ROOT / "requirements" / f"{name}.lock") for name in ("libtpu", "trainer-tpu"))
+    assert len({frozenset(lock["libtpu"]) for lock in locks}) == 1
