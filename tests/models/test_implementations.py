@@ -1,4 +1,7 @@
-"""Whole networks on the TPU's operations, its kernel interpreted, beside the same networks on the references."""
+"""Whole networks on the TPU's operations, its kernel interpreted, beside the same networks on the references.
+
+Seen to fail: with windows that do not alternate.
+"""
 
 import logging
 from dataclasses import replace

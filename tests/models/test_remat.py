@@ -1,4 +1,7 @@
-"""What the backward pass keeps under each policy, read from the residuals, and that no gradient changes."""
+"""What the backward pass keeps under each policy, read from the residuals, and that no gradient changes.
+
+Seen to fail: with the product of a kernel hidden in a call of its own gradient rule, where `dots` keeps nothing.
+"""
 
 from dataclasses import replace
 from functools import partial

@@ -2,6 +2,8 @@
 
 Splash attention runs in Pallas' interpret mode. cuDNN cannot run here: XLA's implementation behind the same function
 takes the same arguments, so that what is shown is what they are made of: lengths, moved rows, windows.
+
+Seen to fail: with a window of one more; with rows that are not moved back.
 """
 
 from functools import partial

@@ -1,4 +1,7 @@
-"""bfloat16: what is stored in which type, where it is cast, and how far results move from float32."""
+"""bfloat16: what is stored in which type, where it is cast, and how far results move from float32.
+
+Seen to fail: with masters that are not cast before the micro-batches.
+"""
 
 from dataclasses import replace
 from functools import partial

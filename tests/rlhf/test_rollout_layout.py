@@ -1,4 +1,7 @@
-"""A policy that answers in another layout of the mesh answers the same, and its devices meet less often for a token."""
+"""A policy that answers in another layout of the mesh answers the same, and its devices meet less often for a token.
+
+Seen to fail: with weights cut as in training.
+"""
 
 import functools
 import re

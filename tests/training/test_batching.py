@@ -1,4 +1,7 @@
-"""Rows of a step and micro-batches, for drawn sizes, devices and minibatches."""
+"""Rows of a step and micro-batches, for drawn sizes, devices and minibatches.
+
+Seen to fail: with one micro-batch, however many rows a device takes.
+"""
 
 import pytest
 from hypothesis import given
