@@ -20,6 +20,7 @@ configure()
 
 import jax  # noqa: E402 - the settings above are read when it starts
 import jax.numpy as jnp  # noqa: E402
+from shapes import LLAMA_32_1B  # noqa: E402
 
 from podium.generation.decode import respond  # noqa: E402
 from podium.generation.sampling import Sampling  # noqa: E402
@@ -44,20 +45,7 @@ class Size(NamedTuple):
     config: TransformerConfig
 
 
-LLAMA = TransformerConfig(
-    vocab_size=128256,
-    embed=2048,
-    layers=16,
-    heads=32,
-    kv_heads=8,
-    head_dim=64,
-    mlp=8192,
-    max_position=8192,
-    rope_theta=5e5,
-    norm_eps=1e-5,
-    tie_embeddings=True,
-    dtype="bfloat16",
-)
+LLAMA = LLAMA_32_1B.replace(dtype="bfloat16")
 SMALL = LLAMA.replace(vocab_size=512, embed=64, layers=6, heads=4, kv_heads=2, head_dim=16, mlp=128, dtype="float32")
 SIZES = {False: Size(8, 1024, LLAMA), True: Size(4, 64, SMALL)}
 

@@ -31,6 +31,7 @@ import functools
 import jax
 from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
+from shapes import LLAMA_2_7B, LLAMA_32_1B
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig
 from podium.models.config import TransformerConfig
@@ -42,33 +43,6 @@ from podium.rlhf.program import abstract_step, make_optimizers
 from podium.rlhf.rewards import reward_scores
 from podium.rlhf.roles import abstract_sources, make_roles, ppo_spec
 from podium.rlhf.state import init_state
-
-LLAMA_2_7B = TransformerConfig(
-    vocab_size=32000,
-    embed=4096,
-    layers=32,
-    heads=32,
-    kv_heads=32,
-    head_dim=128,
-    mlp=11008,
-    max_position=4096,
-    rope_theta=1e4,
-    norm_eps=1e-5,
-    tie_embeddings=False,
-)
-LLAMA_32_1B = TransformerConfig(
-    vocab_size=128256,
-    embed=2048,
-    layers=16,
-    heads=32,
-    kv_heads=8,
-    head_dim=64,
-    mlp=8192,
-    max_position=8192,
-    rope_theta=5e5,
-    norm_eps=1e-5,
-    tie_embeddings=True,
-)
 
 
 class Shape(NamedTuple):
@@ -86,7 +60,6 @@ SHAPES = {
 }
 # No size of the shapes above, whole or shared by four, is their sum: an array of time x time is known by its sizes.
 PROMPT, RESPONSE = 384, 384
-CHIPS = 16
 
 
 class Compiled(NamedTuple):
@@ -97,6 +70,7 @@ class Compiled(NamedTuple):
     arguments: int
     temporary: int
     text: str
+    chips: int
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -139,8 +113,7 @@ def compile_step(options: argparse.Namespace) -> Compiled:
     roles = make_roles(network, Network(network, lora, "policy") if lora else Network(network, None, "reward"), config)
     spec, (optimizers, _) = ppo_spec(roles, config, (2,), 0), make_optimizers(roles, config)
     mesh = mesh_of(options.topology, options.tensor)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    start = functools.partial(start_state, optimizers=optimizers, key=key)
+    start = functools.partial(start_state, optimizers=optimizers)
     arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start)
     step = abstract_step(
         spec,
@@ -163,11 +136,17 @@ def compile_step(options: argparse.Namespace) -> Compiled:
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     peak -= memory.alias_size_in_bytes
     return Compiled(
-        time.monotonic() - began, peak, memory.argument_size_in_bytes, memory.temp_size_in_bytes, compiled.as_text()
+        time.monotonic() - began,
+        peak,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        compiled.as_text(),
+        mesh.size,
     )
 
 
-def start_state(weights: Any, *, optimizers: Any, key: Any) -> Any:
+def start_state(weights: Any, *, optimizers: Any) -> Any:
+    """Start a run; traced for its shapes alone."""
     return init_state(weights, optimizers=optimizers, kl_coef=0.05, key=jax.random.key(0))
 
 
@@ -177,16 +156,16 @@ def arrays_in(text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield kind, tuple(int(size) for size in sizes.split(","))
 
 
-def too_large(options: argparse.Namespace, text: str) -> list[str]:
+def too_large(options: argparse.Namespace, compiled: Compiled) -> list[str]:
     """Name float32 arrays of time x time, and arrays of batch x time x vocabulary that no chunk has."""
     shape = SHAPES[options.shape]
     length, vocab = options.prompt + options.response, shape.config.vocab_size // options.tensor
     # What a micro-batch's logits of a whole response would be on a chip: the tables of a vocabulary have the width of
     # the network beside it.
-    embed, fsdp = shape.config.embed, CHIPS // options.tensor
+    embed, fsdp = shape.config.embed, compiled.chips // options.tensor
     logits = shape.batch // fsdp // shape.micro_batches * options.response * vocab
     named = []
-    for kind, sizes in arrays_in(text):
+    for kind, sizes in arrays_in(compiled.text):
         if kind == "f32" and sizes.count(length) >= 2:
             named.append(f"{kind}{list(sizes)}: time x time")
         table = {size for size in sizes if size not in (vocab, 1)} <= {embed, embed // fsdp}
@@ -208,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "peak_bytes": compiled.peak,
         "argument_bytes": compiled.arguments,
         "temporary_bytes": compiled.temporary,
-        "too_large": too_large(options, compiled.text),
+        "too_large": too_large(options, compiled),
     }
     print(json.dumps(figures, indent=2))
     if options.json:
