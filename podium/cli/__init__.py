@@ -9,7 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, doctor, stage, weights
-from podium.errors import ExitCode, GatesFailed, Stopped, UserError, explained
+from podium.cli.ending import conclude
+from podium.errors import ExitCode, UserError
 from podium.version import __version__
 
 EPILOG = "Start with:  podium init rlhf.yaml  then  podium validate rlhf.yaml  and  podium run rlhf.yaml"
@@ -67,19 +68,8 @@ def main() -> NoReturn:
     try:
         _refuse_dotted_options(sys.argv[1:])
         build_app()(prog_name="podium")
-    except GatesFailed as failure:
-        _leave("gates failed", failure, ExitCode.GATES_FAILED)
-    except Stopped as stop:
-        sys.stdout.flush()
-        print(f"podium {stop}", file=sys.stderr)
-        sys.exit(ExitCode.STOPPED)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        meant = explained(error)
-        if meant is None:
-            raise
-        _fail(meant)
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(conclude(error))
     sys.exit(ExitCode.DONE)
 
 
@@ -90,15 +80,3 @@ def _refuse_dotted_options(words: list[str]) -> None:
             raise UserError(
                 f"--{result.group(1)} is no option; write {result.group(1)}=VALUE, without --, behind CONFIG"
             )
-
-
-def _fail(error: UserError) -> NoReturn:
-    """Print each line of a user's mistake as an error and leave with 2."""
-    _leave("error", error, ExitCode.USER)
-
-
-def _leave(kind: str, error: Exception, code: ExitCode) -> NoReturn:
-    sys.stdout.flush()
-    for line in str(error).splitlines():
-        print(f"podium: {kind}: {line}", file=sys.stderr)
-    sys.exit(code)

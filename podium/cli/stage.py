@@ -1,5 +1,6 @@
 """One verb per stage: config and artifacts in, artifacts and metrics out."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.cli.config import notes
+from podium.cli.ending import conclude
 from podium.config import STAGE_TABLE, StageSpec
 from podium.errors import UserError, path_argument
 
 if TYPE_CHECKING:
     from podium.config import PodiumConfig
+    from podium.parallel.launch import Launch
     from podium.stages.io import Result, StageIO
     from podium.stages.outputs import Earlier
 
@@ -34,6 +37,12 @@ ExecutorInput = Annotated[
 Redo = Annotated[
     bool, typer.Option("--redo", help="Replace the result of another config instead of keeping it as OUTPUT.N.")
 ]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With several processes: where process 0 listens for the others."),
+]
+NumProcesses = Annotated[int | None, typer.Option(metavar="N", help="How many processes work on the stage together.")]
+ProcessId = Annotated[int | None, typer.Option(metavar="I", help="Which of them this one is, from 0.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values that replace the config's, such as seed=7."),
@@ -80,31 +89,35 @@ def _command(stage: str) -> Callable[..., None]:
         outputs: Outputs = None,
         executor_input: ExecutorInput = None,
         redo: Redo = False,
+        coordinator: Coordinator = None,
+        num_processes: NumProcesses = None,
+        process_id: ProcessId = None,
         overrides: Overrides = None,
     ) -> None:
+        from podium.parallel.launch import read_launch
         from podium.parallel.runtime import configure
 
+        launch = read_launch(coordinator, num_processes, process_id, os.environ)
         configure()
         if executor_input is not None:
             if config or inputs or outputs or redo or overrides:
                 raise UserError(
                     "--executor-input holds everything; leave --config, --input, --output, --redo, KEY=VALUE out"
                 )
-            _run_for_kubeflow(stage, executor_input)
+            _run_for_kubeflow(stage, executor_input, launch)
         elif config is None:
             raise UserError(f"podium {stage} needs --config FILE, or --executor-input JSON in a pipeline")
         else:
-            _run_here(stage, config, inputs or (), outputs or (), overrides or (), redo=redo)
+            _run_here(stage, config, inputs or (), outputs or (), overrides or (), redo=redo, launch=launch)
 
     return command
 
 
-def _run_for_kubeflow(stage: str, text: str) -> None:
+def _run_for_kubeflow(stage: str, text: str, launch: "Launch | None") -> None:
     from podium.stages.executor import read_task, write_output
 
     task = read_task(text)
-    result = _run(stage, task.config, task.io, "orchestrated")
-    write_output(task, result)
+    _run(stage, task.config, task.io, "orchestrated", launch, lambda result: write_output(task, result))
 
 
 def _run_here(
@@ -115,6 +128,7 @@ def _run_here(
     overrides: Sequence[str],
     *,
     redo: bool,
+    launch: "Launch | None",
 ) -> None:
     from podium.config import load_config, load_config_text
     from podium.stages.io import StageIO
@@ -131,21 +145,36 @@ def _run_here(
         _named("--output", outputs, spec.outputs, stage),
     )
     _require_all(stage, io, spec)
-    _run(stage, settings, io, "replace" if redo else "keep")
+    _run(stage, settings, io, "replace" if redo else "keep", launch)
 
 
-def _run(stage: str, settings: "PodiumConfig", io: "StageIO", earlier: "Earlier") -> "Result":
+def _run(
+    stage: str,
+    settings: "PodiumConfig",
+    io: "StageIO",
+    earlier: "Earlier",
+    launch: "Launch | None",
+    report: Callable[["Result"], None] = lambda _: None,
+) -> None:
+    """Run a stage in this process, with the others of its run; `report` is given the result in the first."""
     if isinstance(sys.stdout, TextIOWrapper):
         # Through a pipe too, each line of progress is seen when it is printed.
         sys.stdout.reconfigure(line_buffering=True)
     typer.echo(f"podium {stage}: starting, model {settings.model.name_or_path}")
+    from podium.parallel import distributed
     from podium.stages.runner import run_stage
 
-    begin = time.monotonic()
-    result, skipped = run_stage(stage, settings, io, earlier=earlier, say=typer.echo)
+    begin, platform = time.monotonic(), settings.platform
+    with distributed.processes(
+        launch,
+        start_timeout=platform.start_timeout,
+        heartbeat_timeout=platform.heartbeat_timeout,
+        conclude=conclude,
+    ):
+        result, skipped = run_stage(stage, settings, io, earlier=earlier, say=typer.echo)
+        distributed.lead(lambda: report(result))
     if not skipped:
         typer.echo(f"podium {stage}: done in {time.monotonic() - begin:.0f} s")
-    return result
 
 
 def _named(option: str, pairs: Sequence[str], known: Sequence[str], stage: str) -> dict[str, str]:

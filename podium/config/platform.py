@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from podium.config.base import AxisSize, Positive, Section, fail
+from podium.config.base import AxisSize, Positive, PositiveFloat, Section, fail
 from podium.config.places import Image, Service, Store
 from podium.config.stage_table import StageName
 
@@ -106,6 +106,15 @@ class PlatformConfig(Section):
 
     target: Literal["local", "kubeflow", "vertex"] = Field("local", description="Where compile and submit aim.")
     mesh: MeshConfig = Field(MeshConfig(), description="Devices along each axis.")
+    start_timeout: PositiveFloat = Field(300.0, description="Seconds in which all processes of a stage must have met.")
+    heartbeat_timeout: Positive = Field(
+        100, description="Seconds without a sign of life after which a process counts as dead, and the others end."
+    )
+    step_timeout: PositiveFloat | None = Field(
+        None,
+        description="Seconds that a call of steps may take with several processes, before all end and may be started "
+        "again; null: ten times the median, at least 600.",
+    )
     image: Image | None = Field(None, description="Trainer image; null takes the one released with this version.")
     resources: dict[StageName, Resources] = Field({}, description="What each stage asks for, by stage name.")
     vertex: VertexConfig = Field(VertexConfig(), description="Settings of Vertex AI Pipelines.")

@@ -63,6 +63,11 @@ class PpoConfig(TrainingConfig):
     lora: LoraConfig | None = Field(
         None, description="Adapters of policy and critic ({} takes the defaults); null trains all weights."
     )
+    merge_adapter: bool = Field(
+        False,
+        description="Answer with the adapter folded into a copy of the base, made anew in each step: fewer operations "
+        "a token, for the memory of the copy.",
+    )
     sample_rows: Count = Field(4, description="Rollout rows kept at each logging step.")
     save_steps: Positive = Field(20, description="Steps between checkpoints.")
     logging_steps: Positive = Field(1, description="Steps between rows of metrics.")
@@ -84,6 +89,8 @@ class PpoConfig(TrainingConfig):
             fail("kl_stop", f"{self.kl_stop} would stop the run at or below kl_target {self.kl_target}; raise it")
         if self.missing_eos is None and self.missing_eos_penalty != _default("missing_eos_penalty"):
             fail("missing_eos_penalty", "has no effect while missing_eos is null; write subtract or replace there")
+        if self.merge_adapter and self.lora is None:
+            fail("merge_adapter", "has no effect while lora is null; write lora: {}, or leave merge_adapter out")
         if self.critic.kind == "shared" and self.critic.learning_rate is not None:
             fail("critic.learning_rate", "a shared critic trains with the policy; leave it out or use kind: separate")
         return self

@@ -15,6 +15,9 @@ from podium.config.stages import EvaluationConfig, ExportConfig, RewardConfig, S
 
 # How often a training section saves, which no result depends on.
 _SAVING = ("save_steps", "save_minutes")
+_PARTS = ("per_device_batch_size", "gradient_accumulation_steps")
+# What of `platform` a stage is told.
+_PLATFORM = ("mesh", "start_timeout", "heartbeat_timeout", "step_timeout")
 
 
 class PodiumConfig(Section):
@@ -61,7 +64,7 @@ def edges_of(config: PodiumConfig) -> dict[str, dict[str, str]]:
 def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return what `stage` reads, ready for JSON: a change elsewhere leaves its cache alone.
 
-    Only `prepare` sees the names of the data files; of `platform` a stage sees the mesh alone.
+    Only `prepare` sees the names of the data files; of `platform` a stage sees the mesh and its limits of time.
     """
     dump = config.model_dump(mode="json")
     spec = STAGE_TABLE[stage]
@@ -72,7 +75,7 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     if "data" in part and not spec.reads_data_files:
         part["data"] = {key: value for key, value in part["data"].items() if key not in FILE_FIELDS}
     if spec.uses_devices:
-        part["platform"] = {"mesh": dump["platform"]["mesh"]}
+        part["platform"] = {key: dump["platform"][key] for key in _PLATFORM}
     if "evaluation" in part:
         # What follows from a failed gate is no part of what is measured: to change it repeats no evaluation.
         gates = part["evaluation"]["gates"]
@@ -83,11 +86,18 @@ def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a stage's config its results depend on: keys and fingerprints are made of this."""
-    return {
-        name: {key: item for key, item in value.items() if key not in _SAVING} if isinstance(value, dict) else value
-        for name, value in settings.items()
-    }
+    """Return what of a stage's config its results depend on: keys and fingerprints are made of this.
+
+    Not where it runs, nor in how many parts a step is computed, if it is known how many rows it has.
+    """
+    return {name: _deciding(value) for name, value in settings.items() if name != "platform"}
+
+
+def _deciding(section: Any) -> Any:
+    if not isinstance(section, dict):
+        return section
+    without = _SAVING + (_PARTS if section.get("global_batch_size") is not None else ())
+    return {key: value for key, value in section.items() if key not in without}
 
 
 def json_schema() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from podium.models.bundle import Model
 from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import Text
+from podium.parallel import placement
 
 Tree = Any
 
@@ -56,7 +57,7 @@ def answer_logprobs(
             lora=model.lora,
             temperatures=temperatures,
         )
-        sums[:, rows] = np.asarray(out, np.float64)[:, : len(rows)]
+        sums[:, rows] = placement.fetch(out).astype(np.float64)[:, : len(rows)]
         if progress is not None:
             progress(start + len(rows), len(order))
     return sums

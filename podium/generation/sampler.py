@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from podium.data.batches import pad_left
 from podium.errors import UserError
 from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
 from podium.ops.loops import decode_unrolled
+from podium.parallel import placement
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -35,7 +36,11 @@ class Completions(NamedTuple):
 @functools.partial(
     jax.jit, static_argnames=("config", "lora", "max_new_tokens", "sampling", "eos_ids", "pad_id", "unroll")
 )
-def _respond(config: Any, params: Any, adapter: Any, ids: Any, mask: Any, keys: Any, **static: Any) -> Responses:
+def _respond(
+    config: Any, params: Any, adapter: Any, ids: Any, mask: Any, seed: Any, rows: Any, **static: Any
+) -> Responses:
+    """Answer with a random key per row, made of the seed and its number among all prompts."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), rows)
     return respond(config, params, ids, mask, keys, adapter=adapter, **static)
 
 
@@ -60,7 +65,6 @@ def generate(
     model, tokenizer = model.frozen(), model.tokenizer
     encoded = [_encode(tokenizer, prompt) for prompt in prompts]
     _check_lengths(encoded, max_new_tokens, model.config.max_position)
-    key = jax.random.key(seed)
     ids: list[list[int]] = [[] for _ in prompts]
     finished = [False] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: (len(encoded[index]), index))
@@ -69,15 +73,15 @@ def generate(
         width = -(-max(len(encoded[row]) for row in rows) // WIDTH_STEP) * WIDTH_STEP
         fill = batch_size - len(rows)
         prompt_ids, prompt_mask = pad_left([encoded[row] for row in rows] + [[]] * fill, width, tokenizer.pad_id)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.asarray(rows + [0] * fill, jnp.uint32))
-        out = jax.device_get(
+        out = placement.fetch(
             _respond(
                 model.config,
                 model.params,
                 model.adapter,
                 prompt_ids,
                 prompt_mask,
-                keys,
+                np.uint32(seed),
+                np.asarray(rows + [0] * fill, np.uint32),
                 lora=model.lora,
                 max_new_tokens=max_new_tokens,
                 sampling=Sampling(temperature, top_k, top_p),

@@ -18,7 +18,7 @@ from podium.models.heads import last_token
 from podium.models.layers import INIT_STD, MLP, Norm
 from podium.models.lora import LoraSpec
 from podium.models.packing import Packed
-from podium.models.parts import Part, Parts, bind, final_norm
+from podium.models.parts import Build, Part, Parts, bind, final_norm
 from podium.models.stack import Block, Caches, Span, run
 from podium.models.text import ForwardOutput, Text
 from podium.ops.attention import LayerCache, Memory, open_caches
@@ -176,6 +176,10 @@ def _blocks(adapter: Tree | None, stack: str) -> Tree | None:
     return adapter[stack]["blocks"] if adapter else None
 
 
+def _span(build: Build, config: EncoderDecoderConfig, layers: int, lora: LoraSpec | None, adapter: Tree | None) -> Span:
+    return Span(build, config, lora, layers, lora.first_layer(layers) if lora and adapter else layers)
+
+
 def _encode(
     config: EncoderDecoderConfig,
     params: Tree,
@@ -187,7 +191,7 @@ def _encode(
     """States [batch, prompt, embed]; visible: boolean [batch, prompt or 1, prompt]."""
     stack = params["encoder"]
     context = Context(Visibility(visible), bias=_bias(config, stack, ids.shape[1], both_ways=True))
-    span = Span(Block, config, lora, config.encoder_layers)
+    span = _span(Block, config, config.encoder_layers, lora, adapter)
     out = run(span, stack["blocks"], _blocks(adapter, "encoder"), _embed(config, params, ids), context)
     return _norm(config, stack, out.states)
 
@@ -204,7 +208,7 @@ def _decode(
     keep: bool = False,
 ) -> ForwardOutput:
     stack = params["decoder"]
-    span = Span(CrossBlock, config, lora, config.decoder_layers)
+    span = _span(CrossBlock, config, config.decoder_layers, lora, adapter)
     x = _embed(config, params, ids)
     out = run(span, stack["blocks"], _blocks(adapter, "decoder"), x, context, caches, keep=keep)
     return ForwardOutput(_norm(config, stack, out.states), out.cache)

@@ -16,6 +16,7 @@ from podium.models.saving import generation_config, token_ids, write_json
 from podium.models.weights.json_file import read_json
 from podium.models.weights.layout import Leaf, adapter_leaves, leaves, tree_get
 from podium.models.weights.writing import MAX_SHARD_BYTES, Tensor, tree_tensors, write_checkpoint, write_safetensors
+from podium.parallel import placement
 from podium.storage.staging import staged
 
 # What an earlier export may have left in the folder.
@@ -75,13 +76,13 @@ def _write_merged(model: Model, folder: Path, dtype: str, max_shard_bytes: int) 
 def _merged(model: Model, leaf: Leaf, layer: int) -> np.ndarray:
     """One layer of one leaf with its adapter folded in, W + (alpha / r) A B in float32, in the file's order."""
     array = tree_get(model.params, leaf.path)
-    values = np.asarray(array[layer] if leaf.layers else array)
+    values = placement.fetch(array[layer] if leaf.layers else array)
     lora = model.lora
     if lora and leaf.layers and leaf.path[-1] == "kernel" and lora.rank(leaf.path[-2]):
         module: Tree = tree_get(model.adapter, leaf.path[:-1])
         index = layer - (leaf.layers - module["lora_a"].shape[0])
         if index >= 0:
-            low, high = (np.asarray(module[name][index]) for name in ("lora_a", "lora_b"))
+            low, high = (placement.fetch(module[name][index]) for name in ("lora_a", "lora_b"))
             values = values + np.float32(lora.scale) * np.tensordot(low, high, axes=1)
     return leaf.to_file(values)
 
@@ -112,7 +113,7 @@ def _scores(model: Model) -> bool:
 def _score(model: Model, name: str) -> Tensor:
     """The head as a matrix of one row, with the gain folded in."""
     assert model.head is not None
-    kernel = np.asarray(model.head["kernel"], np.float32)[None, :] * np.float32(model.gain)
+    kernel = np.asarray(placement.fetch(model.head["kernel"]), np.float32)[None, :] * np.float32(model.gain)
     return Tensor(name, kernel.shape, lambda: kernel)
 
 

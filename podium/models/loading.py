@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -17,6 +18,7 @@ from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, parse_adapter_co
 from podium.models.weights.files import TensorFiles, fingerprint
 from podium.models.weights.json_file import read_json
 from podium.models.weights.reading import read_adapter, read_params, settle_head
+from podium.parallel import placement
 
 MANIFEST = "podium_model.json"
 HEAD_WEIGHTS = "head.safetensors"
@@ -76,6 +78,8 @@ def load(
         model = _load_adapted(folder, manifest, use, base=base, shared=shared)
     if (folder / HEAD_WEIGHTS).is_file():
         model = model.replace(head=_read_head(folder, model.config))
+    if model.head is not None and mesh is not None:
+        model = model.replace(head=jax.device_put(model.head, placement.whole(mesh)))
     # Folders from before there was a choice do not say.
     read_at = manifest.get("read_at", "end")
     if read_at not in get_args(ReadAt):

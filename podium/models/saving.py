@@ -13,6 +13,7 @@ from podium.models.loading import FORMAT, HEAD_WEIGHTS, MANIFEST, WHOLE
 from podium.models.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config
 from podium.models.weights.layout import adapter_leaves, leaves
 from podium.models.weights.writing import Tensor, tree_tensors, write_checkpoint, write_safetensors
+from podium.parallel import placement
 from podium.storage.staging import staged
 
 _STALE = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", HEAD_WEIGHTS, "config.json")
@@ -53,7 +54,8 @@ def _write_adapter(model: Model, folder: Path) -> None:
 
 def write_head(head: dict[str, Any], folder: Path) -> None:
     """Write head.safetensors; the scalar bias as one element."""
-    kernel, bias = np.asarray(head["kernel"]), np.asarray(head["bias"])[None]
+    kernel, bias = placement.fetch((head["kernel"], head["bias"]))
+    bias = np.asarray(bias)[None]
     tensors = [Tensor("kernel", kernel.shape, lambda: kernel), Tensor("bias", (1,), lambda: bias)]
     write_safetensors(folder / HEAD_WEIGHTS, tensors)
 

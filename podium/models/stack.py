@@ -54,7 +54,7 @@ class Block(nnx.Module):
 
 
 class Span(NamedTuple):
-    """Which blocks run: from layer `first` of `total` on; layers from `adapted` on have the adapter.
+    """A stack of `total` blocks; those from `adapted` on have the adapter.
 
     build: the part that the blocks are; sliding: per layer, whether it takes the local context.
     """
@@ -63,6 +63,7 @@ class Span(NamedTuple):
     config: Any
     lora: LoraSpec | None
     total: int
+    adapted: int
     sliding: tuple[bool, ...] = ()
 
 
@@ -83,13 +84,12 @@ def run(
     `keep` returns the keys and values of the layers, in the form of the blocks; `trunk_layers` above 0 the states
     behind so many layers.
     """
-    total, lora = span.total, span.lora
-    adapted = lora.first_layer(total) if adapter and lora else total
+    total, adapted = span.total, span.adapted
     kept: Caches | None = None
     trunk_states = None
     edges = {edge for edge in (trunk_layers, adapted) if first < edge < total}
     for low, high in itertools.pairwise(sorted({first, total} | edges)):
-        spec = lora if low >= adapted else None
+        spec = span.lora if low >= adapted else None
         part = _layers(blocks, low, high, total)
         if spec is not None and adapter:
             extra = _layers(adapter, low - adapted, high - adapted, total - adapted)

@@ -64,8 +64,9 @@ def positions_from_mask(mask: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1, 0)
 
 
-def _span(config: TransformerConfig, lora: LoraSpec | None) -> Span:
-    return Span(Block, config, lora, config.layers, config.sliding_layers)
+def _span(config: TransformerConfig, lora: LoraSpec | None, adapter: Tree | None) -> Span:
+    adapted = lora.first_layer(config.layers) if lora and adapter else config.layers
+    return Span(Block, config, lora, config.layers, adapted, config.sliding_layers)
 
 
 def _embed(config: TransformerConfig, params: Tree, ids: jax.Array) -> jax.Array:
@@ -126,7 +127,7 @@ def forward(
     x, first = (_embed(config, params, ids), 0) if trunk is None else (trunk.states, trunk.layers)
     positions = positions_from_mask(mask)
     contexts = _contexts(config, _causal(mask), positions, positions)
-    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts, first=first)
+    out = run(_span(config, lora, adapter), params["blocks"], _blocks(adapter), x, contexts, first=first)
     return _norm(config, params, out.states)
 
 
@@ -161,7 +162,7 @@ def packed_states(
     segments = Segments(segment, segment, packed=True) if config.packing == "whole" else None
     contexts = _contexts(config, Visibility(mask, segments, causal=True), positions, positions)
     x = _embed(config, params, packed.ids)
-    out = run(_span(config, lora), params["blocks"], _blocks(adapter), x, contexts)
+    out = run(_span(config, lora, adapter), params["blocks"], _blocks(adapter), x, contexts)
     return _norm(config, params, out.states)
 
 
@@ -179,9 +180,8 @@ def prefill(
     x = _embed(config, params, prompt_ids)
     positions = positions_from_mask(prompt_mask)
     contexts = _contexts(config, _causal(prompt_mask), positions, positions)
-    out = run(
-        _span(config, lora), params["blocks"], _blocks(adapter), x, contexts, trunk_layers=trunk_layers, keep=True
-    )
+    span = _span(config, lora, adapter)
+    out = run(span, params["blocks"], _blocks(adapter), x, contexts, trunk_layers=trunk_layers, keep=True)
     cache = Cache(
         layers=open_caches(out.cache, room, config.implementation),
         filled=jnp.pad(prompt_mask, ((0, 0), (0, room))),
@@ -209,7 +209,7 @@ def decode_step(
     contexts = _contexts(config, visible, cache.positions[:, None], positions_from_mask(filled), slot)
     x = _embed(config, params, ids[:, None])
     out = run(
-        _span(config, lora),
+        _span(config, lora, adapter),
         params["blocks"],
         _blocks(adapter),
         x,

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from podium.parallel.sharding import named_sharding, tree_shardings
@@ -42,6 +43,21 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...], dim: int) -> NamedShardin
     """Cut dimension `dim` of one array over the data-parallel devices."""
     axes = tuple("batch" if index == dim else None for index in range(len(shape)))
     return named_sharding(mesh, axes, shape, "batch")
+
+
+def fetch(tree: Any) -> Any:
+    """Give arrays as NumPy ones in every process, also those that the devices of several share.
+
+    All processes must ask for the same ones in the same order.
+    """
+    # At once where all of them are here: each transfer waits for the device.
+    return jax.device_get(jax.tree.map(_here, tree))
+
+
+def _here(x: Any) -> Any:
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    return multihost_utils.process_allgather(x, tiled=True)
 
 
 def abstract(shapes: Any, shardings: Any) -> Any:

@@ -140,7 +140,7 @@ def _check_kl(stop: float | None, done: int, numbers: Mapping[str, float]) -> No
 
 def _keep_rows(rows: Mapping[str, jax.Array], width: int, run: PpoRun, decode: Any, place: int, done: int) -> None:
     """Append the rows of the log of the step at a place of its call to the rollouts file."""
-    if not run.config.sample_rows or jax.process_index() != 0:
+    if not run.config.sample_rows:
         return
     fetched = {name: array[place] for name, array in jax.device_get(dict(rows)).items()}
     run.rollouts.parent.mkdir(parents=True, exist_ok=True)

@@ -104,6 +104,7 @@ def _start(base: Model, run: RewardRun) -> Model:
     spec = lora_spec(run.config.lora)
     adapter = init_adapter(base.config, spec, adapter_key) if spec else None
     head = init_head(base.config, head_key)
+    adapter, head = jax.device_put((adapter, head), placement.whole(run.mesh))
     return base.replace(role="reward", lora=spec, adapter=adapter, head=head, read_at=run.config.read_at)
 
 

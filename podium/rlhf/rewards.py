@@ -76,13 +76,15 @@ def measure_scores(
         for index, key in enumerate(keys):
             prompts = jax.tree.map(lambda x: x[0], batches.at([index], 1))
             rollout = sample(frozen.bases, state._replace(key=key), placement.place_batch(mesh, prompts))
-            scores.append(np.asarray(jax.device_get(score(frozen, batches.rows(index), rollout))))
+            scores.append(placement.fetch(score(frozen, batches.rows(index), rollout)))
             progress.update((index + 1) * batches.size)
     return ScoreScale.of(jnp.asarray(np.concatenate(scores)))
 
 
 def measured_by(state: PpoState, scale: ScoreScale, *, critic_scores: bool) -> PpoState:
     """Start a run whose scores are measured by `scale`, and with them a critic that starts from the reward model."""
+    # From the host: what it is put beside may lie on the devices of several processes.
+    scale = ScoreScale(*map(np.asarray, scale))  # type: ignore[arg-type]  # JAX takes NumPy arrays
     state = state._replace(scale=_in_place_of(state.scale, scale))
     weights = state.weights
     if critic_scores and "critic" in weights:

@@ -197,6 +197,7 @@ def ppo_spec(
         trunk_layers=_trunk_layers(roles),
         ending=ending,
         rollout=rollout,
+        merge_adapter=config.merge_adapter,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from podium.generation.decode import respond
+from podium.models.lora import merge_adapter
 from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
 from podium.parallel.sharding import constrain_tree, laid_out
@@ -56,7 +57,7 @@ def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, row
             eos_ids=spec.eos_ids,
             pad_id=spec.pad_id,
             adapter=adapter,
-            lora=spec.policy.lora,
+            lora=spec.policy.lora if adapter else None,
             unroll=spec.unroll_decode,
             trunk_layers=spec.trunk_layers,
             ending=spec.ending,
@@ -70,14 +71,18 @@ def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:
     """The policy's base and adapter as decoding reads them: in the compute type, and in the layout of the rollout.
 
     What is trained is moved there anew in each step, inside its program: a copy that lives until the last token. Its
-    source, the state, is read again by the updates. A frozen base lies there already.
+    source, the state, is read again by the updates. A frozen base lies there already; an adapter that is merged needs a
+    copy of it, in the same type, that lives as long.
     """
     network = spec.policy
     weights = network.compute(state.weights["policy"])
     if spec.rollout is not None:
         weights = constrain_tree(weights, network.axes(weights))
     base = bases.get("rollout") if network.base is not None else None
-    return base if base is not None else network.params(bases, weights), weights.get("adapter")
+    params, adapter = network.params(bases, weights) if base is None else base, weights.get("adapter")
+    if spec.merge_adapter and network.lora is not None:
+        return merge_adapter(params, adapter, network.lora), None
+    return params, adapter
 
 
 def trunk_of(spec: PpoSpec, rollout: Rollout) -> Trunk | None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from podium.models.packing import Example, Packed, enclosing, for_rows, pack, size
+from podium.parallel import placement
 from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network
 from podium.training.progress import Progress
@@ -51,7 +52,7 @@ def score_ids(
         fill: list[list[Example]] = [[]] * (batch_size - len(rows))
         packed, ends = pack(config, [*([texts[row]] for row in rows), *fill], width, model.tokenizer.pad_id)
         columns = np.array([[row[0][0] if row else 0] for row in ends], np.int32)
-        scores[rows] = jax.device_get(_scores(network, weights, packed, columns))[: len(rows)]
+        scores[rows] = placement.fetch(_scores(network, weights, packed, columns))[: len(rows)]
         if progress is not None:
             progress((start + len(rows)) * len(keys) // len(order), len(keys))
     return scores[[place[key] for key in keys]]

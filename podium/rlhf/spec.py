@@ -21,7 +21,7 @@ class PpoSpec:
     trunk_layers: how many of the lowest layers are the same frozen ones in every network on the policy's base; what the
     rollout computed in them serves all of these. ending: what a response that was cut off is scored with behind it, the
     end token last; empty scores it as it is. rollout: the layout of weights and batch in which the policy answers, None
-    for that of training.
+    for that of training. merge_adapter: answer with the adapter folded into a copy of the base.
     """
 
     policy: Network
@@ -44,6 +44,7 @@ class PpoSpec:
     trunk_layers: int = 0
     ending: tuple[int, ...] = ()
     rollout: Layout | None = None
+    merge_adapter: bool = False
 
     def compute(self, weights: dict[str, Weights]) -> dict[str, Weights]:
         """Give the trained weights, by network, in the type that is computed in."""

@@ -13,6 +13,7 @@ from podium.models import load as load_silently
 from podium.models.loading import MANIFEST
 from podium.models.peft import ADAPTER_CONFIG
 from podium.models.weights.json_file import read_json
+from podium.stages.batch import with_batch
 from podium.stages.io import StageIO
 from podium.stages.manifest import MODEL, REWARD_MODEL, task_key
 from podium.storage import remote
@@ -74,4 +75,4 @@ def base_folder(config: PodiumConfig, io: StageIO, policy: Path, name: str = "mo
 def work_key(stage: str, config: PodiumConfig, io: StageIO, policy: Model, base: Model | None = None) -> str:
     """Return what checkpoints of a stage must agree on: config, inputs and models, wherever those lie."""
     models = {MODEL: str(policy.base_digest)} | ({REWARD_MODEL: str(base.base_digest)} if base is not None else {})
-    return task_key(stage, stage_config(config, stage), io.input_digests() | models)
+    return task_key(stage, with_batch(stage, stage_config(config, stage)), io.input_digests() | models)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from podium.config import STAGE_TABLE, PodiumConfig, deciding, edges_of, stage_config
 from podium.config.data import FILE_FIELDS
+from podium.stages.batch import with_batch
 from podium.stages.found import Here, look
 from podium.stages.io import StageIO
 from podium.stages.manifest import task_key
@@ -37,7 +38,7 @@ def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path) ->
         known = manifest.inputs if manifest else {}
         digests = {name: _digest(folder / place) or known.get(name, "") for name, place in inputs.items()}
         digests |= outside(stage, config, StageIO({name: str(folder / place) for name, place in inputs.items()}, {}))
-        settings = stage_config(config, stage)
+        settings = with_batch(stage, stage_config(config, stage))
         if not behind and task_key(stage, settings, digests) == (manifest.key if manifest else begun):
             continue
         old = manifest.config if manifest else stage_config(before, stage) if before else settings

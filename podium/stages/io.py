@@ -51,12 +51,20 @@ class StageIO:
         self.outputs = dict(outputs)
         self._root: Path | None = None
         self._here: dict[str, Path] = {}
+        self._checkpoints: StageIO | None = None
 
     @classmethod
     def local(cls, folder: str | os.PathLike[str], **inputs: str | os.PathLike[str]) -> Self:
         """Put every output NAME into folder/NAME."""
         io = cls({name: os.fspath(place) for name, place in inputs.items()}, {})
         io._root = Path(folder).absolute()
+        return io
+
+    def aside(self, folder: str | os.PathLike[str]) -> "StageIO":
+        """Take the same inputs, put every output NAME into folder/NAME, and leave checkpoints where they are."""
+        io = StageIO.local(folder, **self.inputs)
+        io._here = {key: path for key, path in self._here.items() if key.startswith("input ")}
+        io._checkpoints = self
         return io
 
     def input(self, name: str) -> Path:
@@ -99,9 +107,11 @@ class StageIO:
         They are removed when the stage is complete. For gs:// it is a URI, which Orbax writes itself; other stores
         keep checkpoints on this machine.
         """
-        place = self.place(name)
+        place = self.place(name) if self._checkpoints is None else self._checkpoints.place(name)
         if place.startswith("gs://"):
             return f"{place.rstrip('/')}/{WORK}"
+        if self._checkpoints is not None and not remote.is_remote(place):
+            return str(target(place) / WORK)
         return str(self.output(name) / WORK)
 
     def place(self, name: str) -> str:

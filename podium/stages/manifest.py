@@ -66,10 +66,11 @@ def task_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -
 
     A model whose contents are among the inputs counts by them alone: one that was moved is the same model.
     """
-    return value_digest({"stage": stage, "config": _without_known_names(deciding(config), inputs), "inputs": inputs})
+    return value_digest({"stage": stage, "config": without_known_names(deciding(config), inputs), "inputs": inputs})
 
 
-def _without_known_names(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+def without_known_names(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Leave out of a stage's config where a model is, if its digest is among the inputs."""
     kept = dict(config)
     if MODEL in inputs or "model" in inputs:
         kept["model"] = _unnamed(kept.get("model"))

@@ -2,9 +2,11 @@
 
 import hashlib
 import importlib
+import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from podium.config import (
 )
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
+from podium.parallel import distributed
+from podium.stages.batch import with_batch
 from podium.stages.found import Output, look
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import (
@@ -30,6 +34,8 @@ from podium.stages.manifest import (
     Manifest,
     content_digest,
     task_key,
+    versions,
+    without_known_names,
     write_manifest,
 )
 from podium.stages.outputs import Earlier, differences, held, make_room, refuse_foreign
@@ -38,6 +44,8 @@ from podium.storage import remote
 from podium.storage.failures import full_disk, is_full_disk
 
 _MOST_DIFFERENCES = 3
+# Seconds in which process 0 reads or writes all digests of large models.
+_WRITING_S = 3600.0
 Say = Callable[[str], None]
 
 
@@ -57,29 +65,28 @@ def run_stage(
     Raises:
         UserError: An input or output cannot be used, or the disk is full; no manifest is written then.
     """
-    settings = stage_config(config, stage)
+    settings = with_batch(stage, stage_config(config, stage))
     if settings.get(stage, {}) is None:
         raise UserError(f"podium {stage}: the configuration has no section {stage}; {stage}: {{}} takes its defaults")
     names = [name for name in STAGE_TABLE[stage].outputs if io.has_output(name)]
     refuse_overlaps(io, {name: io.place(name) for name in names}, _reads(stage, config, io))
-    if earlier != "orchestrated":
-        refuse_foreign(look(io, names, STAGE_TABLE[stage].files))
     task = _Task(stage, settings, io.input_digests() | outside(stage, config, io), io, names)
+    known = without_known_names(settings, task.digests)
+    distributed.agree({"config": known, "inputs": dict(task.digests), "versions": versions()}, _apart)
     try:
-        if (done := task.finished()) is not None:
-            say(f"podium {stage}: complete for this config and these inputs; nothing to do")
-            return done, True
-        with held(task.look()):
-            # Whoever held them may have finished just this.
-            if (done := task.finished()) is not None:
-                return done, True
-            _say_why(task, say)
-            resume = settings.get(stage, {}).get("resume") != "never"
-            make_room(task.look(), task.key, resume=resume, earlier=earlier, say=say)
+        with ExitStack() as stack:
+            # Outputs are process 0's: it looks at them, holds them and writes them, the others compute with it.
+            done = distributed.lead(lambda: task.begin(stack, earlier, say), limit=_WRITING_S)
+            if done is not None:
+                return Result(**done), True
             program = run or importlib.import_module(f"podium.stages.{stage}").run
-            result: Result = program(config, io)
-            task.finish(result)
-            return result, False
+            if not task.spec.uses_devices:
+                # One process does it; the others wait for as long as it takes.
+                alone = distributed.lead(lambda: task.finish(program(config, io)), limit=math.inf)
+                return Result(**alone), False
+            with distributed.folder_of_followers() as folder:
+                result = program(config, io if folder is None else io.aside(folder))
+                return Result(**distributed.lead(lambda: task.finish(result), limit=_WRITING_S)), False
     except UserError:
         raise
     except Exception as error:
@@ -126,7 +133,23 @@ class _Task:
             return None
         return Result(dict(last.metrics), {name: dict(values) for name, values in last.metadata.items()})
 
-    def finish(self, result: Result) -> None:
+    def begin(self, stack: ExitStack, earlier: Earlier, say: Say) -> dict[str, Any] | None:
+        """Return the result where there is one; else hold the outputs while `stack` is open, and make room in them."""
+        if earlier != "orchestrated":
+            refuse_foreign(self.look())
+        if (done := self.finished()) is not None:
+            say(f"podium {self.stage}: complete for this config and these inputs; nothing to do")
+            return asdict(done)
+        stack.enter_context(held(self.look()))
+        # Whoever held them may have finished just this.
+        if (done := self.finished()) is not None:
+            return asdict(done)
+        _say_why(self, say)
+        resume = self.settings.get(self.stage, {}).get("resume") != "never"
+        make_room(self.look(), self.key, resume=resume, earlier=earlier, say=say)
+        return None
+
+    def finish(self, result: Result) -> dict[str, Any]:
         """Write metrics, describe every output, copy them to their URIs, and remove work in progress."""
         if "metrics" in self.names:
             self.io.write_metrics(result.metrics)
@@ -152,6 +175,19 @@ class _Task:
             shutil.rmtree(self.io.output(name) / WORK, ignore_errors=True)
             if remote.is_remote(place := self.io.place(name)):
                 remote.remove(f"{place.rstrip('/')}/{WORK}")
+        return asdict(result)
+
+
+def _apart(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Say in what another process's task differs from that of process 0."""
+    changed = [*differences(first["config"], other["config"])]
+    changed += [f"{name} has other contents" for name in _other(first["inputs"], other["inputs"])]
+    changed += [
+        f"{name} {first['versions'].get(name)} -> {version}"
+        for name, version in other["versions"].items()
+        if first["versions"].get(name) != version
+    ]
+    return ", ".join(changed[:_MOST_DIFFERENCES])
 
 
 def _say_why(task: _Task, say: Say) -> None:

@@ -52,6 +52,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
                 folder=folder,
                 checkpoints=f"{io.work('model')}/checkpoints",
                 fingerprint=work_key("sft", config, io, base),
+                step_timeout=config.platform.step_timeout,
             ),
         )
         after = perplexity(model, held_out, size, "sft: after")

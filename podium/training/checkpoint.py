@@ -1,6 +1,7 @@
 """Save and restore the whole state of a run, so that a run killed at any moment goes on as if it had not been."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -11,13 +12,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from podium.errors import UserError, why_full
+from podium.parallel import distributed, placement
 
 # What asyncio says to a write of TensorStore's that ends after the save has failed, and with it the loop; and of a
 # future, task or group of tasks of Orbax's that failed beside it.
 _LATE = "Event loop is closed"
+# Seconds in which process 0 writes or reads what the others wait for.
+_WRITING_S = 1800.0
 _UNHEARD = "exception was never retrieved"
 
 
@@ -34,50 +40,60 @@ class Checkpoints:
 
     A checkpoint becomes visible in one rename after all of it is written: a save that was interrupted is never
     restored, and its remains go with the next run. State is any tree of arrays, random keys, Python numbers and
-    optimizer states; every process of a multi-host run must make the same calls.
+    optimizer states; every process of a run must make the same calls.
+
+    In a folder that all processes see each writes its own part. Where it is process 0's alone, that one gathers the
+    state and writes it, and sends it back to the others when it is restored: the whole state then has to fit into the
+    memory of each host. Either kind is restored by any number of processes.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int) -> None:
         """Open or make the folder; `keep` checkpoints stay, older ones are deleted after each save."""
         name = os.fspath(folder)
         self.folder = name if "://" in name else os.path.abspath(name)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=True,
-            cleanup_tmp_directories=True,
-            # Saving takes a second and the next step changes the arrays in place: nothing worth a thread of its own.
-            enable_async_checkpointing=False,
-        )
-        # Named here, so that the form of a checkpoint can be read before anything was saved or restored.
-        handlers = {"state": ocp.StandardCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        self._common = distributed.is_common(self.folder)
+        self._manager = _manager(self.folder, keep, common=self._common)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     @property
     def steps(self) -> list[int]:
-        """List the steps of complete checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        """List the steps of complete checkpoints, oldest first, as process 0 sees them."""
+        return distributed.lead(lambda: sorted(self._open.all_steps()))
+
+    @property
+    def _open(self) -> ocp.CheckpointManager:
+        assert self._manager is not None, "asked for in process 0, or of a common folder"
+        return self._manager
 
     def save(self, step: int, state: Any, extra: Mapping[str, Any]) -> None:
         """Save state and JSON values as the checkpoint after `step`, and return when it is complete.
 
         Raises UserError on a full disk; earlier checkpoints stay, and what was half-written is removed.
         """
+        if self._common:
+            self._save(step, state, extra)
+            return
+        state = jax.tree.map(_gathered, state)
+        distributed.lead(lambda: self._save(step, state, extra), limit=_WRITING_S)
+
+    def _save(self, step: int, state: Any, extra: Mapping[str, Any]) -> None:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(dict(extra)))
         try:
             with _quiet():
-                self._manager.save(step, args=items, force=True)
+                self._open.save(step, args=items, force=True)
         except (OSError, ValueError) as error:
             reason = why_full(error)
             if reason is None:
                 raise
             self._remove_remains()
-            last = f"the checkpoint of step {self.steps[-1]} is intact" if self.steps else "there is no earlier one"
+            steps = sorted(self._open.all_steps())
+            last = f"the checkpoint of step {steps[-1]} is intact" if steps else "there is no earlier one"
             raise UserError(
                 f"{self.folder}: no room for the checkpoint of step {step} ({_megabytes(state)} MB); {last}. "
                 f"{reason.capitalize()}, or choose another output folder, then start the same command again"
@@ -89,18 +105,31 @@ class Checkpoints:
         `abstract_state` is a tree of the saved form: arrays, or ShapeDtypeStructs that carry the shardings wanted now,
         which may differ from those at the time of saving. Raises UserError if the checkpoint is of another form.
         """
-        step = self._manager.latest_step()
+        step = distributed.lead(lambda: self._open.latest_step())
         if step is None:
             return None
-        abstract_state = jax.tree.map(_wanted, abstract_state)
-        self._check_form(step, abstract_state)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), extra=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return Restored(step, restored["state"], restored["extra"])
+        if self._common:
+            state, extra = self._restore(step, jax.tree.map(_wanted, abstract_state))
+            return Restored(step, jax.tree.map(_as_wanted, state, abstract_state), extra)
+        read: list[Any] = []
+
+        def restore() -> Any:
+            state, extra = self._restore(step, jax.tree.map(_whole, abstract_state))
+            read.append(state)
+            return extra
+
+        extra = distributed.lead(restore, limit=_WRITING_S)
+        return Restored(step, _scattered(read[0] if read else None, abstract_state), extra)
+
+    def _restore(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        self._check_form(step, wanted)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
+        restored = self._open.restore(step, args=items)
+        return restored["state"], restored["extra"]
 
     def _check_form(self, step: int, abstract_state: Any) -> None:
         """Compare names, shapes and dtypes: Orbax would convert dtypes in silence, and fail on shapes at length."""
-        saved = _form(self._manager.item_metadata(step)["state"].tree)
+        saved = _form(self._open.item_metadata(step)["state"].tree)
         wanted = _form(abstract_state)
         wrong = sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
         if wrong:
@@ -117,6 +146,83 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _manager(folder: str, keep: int, *, common: bool) -> ocp.CheckpointManager | None:
+    """Open a manager for the processes that write; None in the others."""
+    if not (common or distributed.is_leader()):
+        return None
+    several = ocp.options.MultiprocessingOptions()
+    if distributed.count() > 1:
+        # Named one by one they wait through the coordination service, which has limits of time; all, by a collective.
+        active = set(range(distributed.count())) if common else {0}
+        several = ocp.options.MultiprocessingOptions(active_processes=active)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        # Orbax makes no folder for some of the processes: `is_common` has made it.
+        create=distributed.count() == 1,
+        cleanup_tmp_directories=True,
+        # Saving takes a second and the next step changes the arrays in place: nothing worth a thread of its own.
+        enable_async_checkpointing=False,
+        multiprocessing_options=several,
+    )
+    # Named here, so that the form of a checkpoint can be read before anything was saved or restored.
+    handlers = {
+        "state": ocp.StandardCheckpointHandler(multiprocessing_options=several),
+        "extra": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _gathered(leaf: Any) -> Any:
+    """Give a leaf whole, in every process."""
+    if _is_key(leaf):
+        # By its numbers: Orbax writes no array of one process's devices where there are several.
+        leaf = jax.random.key_data(leaf)
+    return placement.fetch(leaf)
+
+
+def _as_wanted(leaf: Any, wanted: Any) -> Any:
+    """Make a random key of numbers that one process saved for all."""
+    return jax.random.wrap_key_data(leaf) if _is_key(wanted) and not _is_key(leaf) else leaf
+
+
+def _whole(leaf: Any) -> Any:
+    """Ask for a leaf on this host, whole."""
+    return ocp.utils.to_shape_dtype_struct(jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf)
+
+
+def _scattered(state: Any, abstract_state: Any) -> Any:
+    """Send what process 0 has read to all, a leaf at a time, and lay it out as wanted."""
+
+    def send(leaf: Any, wanted: Any) -> Any:
+        value = multihost_utils.broadcast_one_to_all(leaf, is_source=distributed.is_leader())
+        return jax.make_array_from_callback(wanted.shape, wanted.sharding, functools.partial(_part, np.asarray(value)))
+
+    numbers = jax.tree.map(_numbers_of, abstract_state)
+    if state is None:
+        state = jax.tree.map(lambda wanted: np.zeros(wanted.shape, wanted.dtype), numbers)
+    else:
+        state = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    sent = jax.tree.map(send, state, numbers)
+    return jax.tree.map(_as_wanted, sent, abstract_state)
+
+
+def _part(value: np.ndarray, index: Any) -> np.ndarray:
+    part: np.ndarray = value[index]
+    return part
+
+
+def _numbers_of(leaf: Any) -> Any:
+    """Describe the numbers of a leaf: a random key's, or its own."""
+    if not _is_key(leaf):
+        return leaf
+    numbers = jax.eval_shape(jax.random.key_data, leaf)
+    return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
+
+
 def _form(tree: Any) -> dict[str, str]:
     """Describe every leaf: dtype and shape by dotted name, the same for live and for saved trees."""
     leaves = jax.tree_util.tree_leaves_with_path(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
@@ -125,10 +231,7 @@ def _form(tree: Any) -> dict[str, str]:
 
 def _wanted(leaf: Any) -> Any:
     """Say what to restore, in what layout. Orbax asks for the numbers of a random key and gives back the key."""
-    if isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        numbers = jax.eval_shape(jax.random.key_data, leaf)
-        return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
-    return ocp.utils.to_shape_dtype_struct(leaf)
+    return _numbers_of(leaf) if _is_key(leaf) else ocp.utils.to_shape_dtype_struct(leaf)
 
 
 def _leaf_form(leaf: Any) -> str:

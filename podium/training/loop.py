@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,13 @@ from jax.sharding import Mesh
 
 from podium.config.training import TrainingConfig
 from podium.errors import Stopped, UserError
+from podium.parallel import distributed
+from podium.parallel.step_clock import StepClock
 from podium.training.checkpoint import Checkpoints
 from podium.training.metrics import MetricsWriter
 from podium.training.progress import Progress
 from podium.training.scalars import Scalars
-from podium.training.stopping import StopSignals, agreed
+from podium.training.stopping import StopSignals
 
 State = TypeVar("State")
 # (indices of the steps, state) -> (new state, their numbers, what to do with the other output, or None: it is given a
@@ -43,6 +45,7 @@ class TrainingRun:
         folder: Metrics go there.
         checkpoints: Folder or URI.
         fingerprint: Of configuration and inputs; a checkpoint must carry the same.
+        step_timeout: Seconds that a call of steps may take with several processes; None: ten times the median.
     """
 
     config: TrainingConfig
@@ -51,6 +54,7 @@ class TrainingRun:
     folder: Path
     checkpoints: str
     fingerprint: str
+    step_timeout: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -91,25 +95,29 @@ def run_loop(
         monitor.on_restart(start)
         resume_step = start if restored else None
         writer, progress = MetricsWriter(run.folder, resume_step=resume_step), Progress(total, label, done=start)
-        with writer, progress, StopSignals() as signals:
-            reporter = _Reporter(writer, progress, saved, monitor, total, config.logging_steps, time.time())
+        with writer, progress, StopSignals() as signals, StepClock(run.step_timeout) as clock:
+            reporter = _Reporter(writer, progress, saved, monitor, clock, total, config.logging_steps, time.time())
             pending, saved_at = None, time.monotonic()
-            for indices in _calls(start, total, per_call, config.save_steps):
+            for call, indices in enumerate(_calls(start, total, per_call, config.save_steps)):
                 state, scalars, after = steps(indices, state)
                 signals.listen()
                 progress.wait("first step")
                 if pending is not None:
                     reporter.report(*pending)
                 pending, done = (indices, scalars, after), indices.stop
-                due = done % config.save_steps == 0 or time.monotonic() - saved_at >= 60 * config.save_minutes
-                if done < total and not agreed(due or signals.asked):
+                due = done % config.save_steps == 0
+                # The clock is process 0's: two that disagree would wait for each other.
+                due |= distributed.decided(time.monotonic() - saved_at >= 60 * config.save_minutes)
+                stop = signals.asked or distributed.asked_to_stop(call)
+                if done < total and not (due or stop):
                     continue
                 reporter.report(*pending)
-                pending, stop = None, agreed(signals.asked)
+                pending, stop = None, stop or signals.asked
                 if stop or done < total:
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
                     saved.save(done, state, {"fingerprint": run.fingerprint})
                     saved_at = time.monotonic()
+                    clock.pause()
                 if stop:
                     raise Stopped(label, done, total)
     return state
@@ -126,6 +134,7 @@ class _Reporter:
     progress: Progress
     saved: Checkpoints
     monitor: Monitor
+    clock: StepClock
     total: int
     logging_steps: int
     last_read: float
@@ -133,6 +142,7 @@ class _Reporter:
     def report(self, indices: range, scalars: Scalars, after: Callable[[int, int], None] | None) -> None:
         """Wait for the call and report its steps."""
         rows, before, self.last_read = scalars.read(), self.last_read, time.time()
+        self.clock.tick()
         for place, index in enumerate(indices):
             done = index + 1
             logged = done % self.logging_steps == 0 or done == self.total

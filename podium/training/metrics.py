@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
 # TensorBoard looks for news every few seconds; reaching the disk takes longer than a small model's host work of a step.
@@ -17,7 +15,7 @@ SECONDS_BETWEEN_SYNCS = 1.0
 
 
 class MetricsWriter:
-    """Append to `metrics.jsonl` and to TensorBoard in a folder; only the first process of a run writes.
+    """Append to `metrics.jsonl` and to TensorBoard in a folder, which each process of a run has for itself.
 
     A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite is null there,
     because JSON has no NaN. Whether to stop at one is the caller's business.
@@ -35,9 +33,6 @@ class MetricsWriter:
         A run that was killed had written steps beyond its last checkpoint: they happen again, and stand once.
         """
         self._clock = clock
-        self._writes = jax.process_index() == 0
-        if not self._writes:
-            return
         # Here, because it imports torch where that is installed, and most who import this module write nothing.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -76,31 +71,28 @@ class MetricsWriter:
     def write(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> dict[str, float]:
         """Write one step, which ended `at` seconds since 1970 or now, and return its numbers."""
         numbers = {name: float(value) for name, value in metrics.items()}
-        if self._writes:
-            now = self._clock() if at is None else at
-            line = {"step": step, "time": now} | {n: v if math.isfinite(v) else None for n, v in numbers.items()}
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-            self._file.flush()
-            self._waiting.append((step, now, numbers))
-            if now - self._synced >= SECONDS_BETWEEN_SYNCS:
-                self.flush()
+        now = self._clock() if at is None else at
+        line = {"step": step, "time": now} | {n: v if math.isfinite(v) else None for n, v in numbers.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        self._waiting.append((step, now, numbers))
+        if now - self._synced >= SECONDS_BETWEEN_SYNCS:
+            self.flush()
         return numbers
 
     def flush(self) -> None:
         """Bring TensorBoard's events to the disk; lines are there already, events follow within a second or so."""
-        if self._writes:
-            for event in self._waiting:
-                self._events.write_event(self._event(*event))
-            self._waiting.clear()
-            self._events.flush()
-            self._synced = self._clock()
+        for event in self._waiting:
+            self._events.write_event(self._event(*event))
+        self._waiting.clear()
+        self._events.flush()
+        self._synced = self._clock()
 
     def close(self) -> None:
         """Flush and close the files."""
-        if self._writes:
-            self._file.close()
-            self.flush()
-            self._events.close()
+        self._file.close()
+        self.flush()
+        self._events.close()
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -5,9 +5,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from podium.parallel import distributed
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
@@ -15,8 +13,9 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT)
 class StopSignals:
     """Note the first SIGTERM or SIGINT inside a `with` block, from `listen` on; the next one does what it always did.
 
-    Handlers belong to the main thread; in any other, nothing is noted. Who sees `asked` raises `Stopped`; a block that
-    ends without an exception sends itself the signal that came too late to be seen.
+    Handlers belong to the main thread; in any other, nothing is noted. Nor is it with several processes, where SIGTERM
+    is JAX's (`distributed.asked_to_stop`): a handler beside its own would keep the notice from the others. Who sees
+    `asked` raises `Stopped`; a block that ends without an exception sends itself the signal that came too late.
     """
 
     def __init__(self) -> None:
@@ -38,7 +37,8 @@ class StopSignals:
 
     def listen(self) -> None:
         """Start to note; again, it changes nothing."""
-        if not self._before and not self.asked and threading.current_thread() is threading.main_thread():
+        free = distributed.count() == 1 and threading.current_thread() is threading.main_thread()
+        if free and not self._before and not self.asked:
             self._before = {number: signal.signal(number, self._note) for number in NUMBERS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -49,11 +49,3 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
         self._before = {}
-
-
-def agreed(wish: bool) -> bool:
-    """Tell whether any process of the run has the wish; each must ask at the same step.
-
-    With several processes this waits for the running call: all of them save and stop together, or none.
-    """
-    return wish if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.asarray(wish)).any())

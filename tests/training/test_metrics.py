@@ -76,10 +76,3 @@ def test_a_number_that_json_lacks_is_null(tmp_path, value):
         returned = writer.write(1, {"loss": value})
     assert read_metrics(tmp_path) == [{"step": 1, "time": 1.0, "loss": None}]
     assert str(returned["loss"]) == str(value)
-
-
-def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr("jax.process_index", lambda: 1)
-    with MetricsWriter(tmp_path / "absent") as writer:
-        assert writer.write(1, {"loss": jnp.float32(0.5)}) == {"loss": 0.5}
-    assert not (tmp_path / "absent").exists()

@@ -14,6 +14,7 @@ import numpy as np
 from podium.errors import UserError
 from podium.models.weights.files import INDEX, SINGLE
 from podium.models.weights.layout import Leaf, Tree, tree_get
+from podium.parallel import distributed, placement
 
 DTYPES: Mapping[str, tuple[str, np.dtype]] = {
     "float32": ("F32", np.dtype(np.float32)),
@@ -47,14 +48,19 @@ def tree_tensors(tree: Tree, leaves: Sequence[Leaf]) -> list[Tensor]:
 
 def _read_leaf(tree: Tree, leaf: Leaf, layer: int) -> np.ndarray:
     array = tree_get(tree, leaf.path)
-    return leaf.to_file(np.asarray(array[layer] if leaf.layers else array))
+    return leaf.to_file(placement.fetch(array[layer] if leaf.layers else array))
 
 
 def write_safetensors(path: Path, tensors: Sequence[Tensor], dtype: str = "float32") -> None:
     """Write one file: length of the header, header, values (github.com/huggingface/safetensors, "Format").
 
-    Raises UserError for a number that the stored type cannot hold: it would become an infinity.
+    Of a run of several processes the first alone writes; the others read with it, because they hold parts. Raises
+    UserError for a number that the stored type cannot hold: it would become an infinity.
     """
+    if not distributed.is_leader():
+        for tensor in tensors:
+            tensor.read()
+        return
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:

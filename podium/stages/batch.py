@@ -1,0 +1,29 @@
+"""How many rows a training step has on the devices that are here: what a config leaves open decides results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from podium.config import STAGE_TABLE
+
+
+def with_batch(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage's config with global_batch_size filled in, where it follows from the number of devices.
+
+    Keys and fingerprints are made of it, so that they hold what a step is and not on what it runs.
+
+    Raises:
+        UserError: The mesh does not fit the devices.
+    """
+    section = settings.get(stage)
+    if not STAGE_TABLE[stage].uses_devices or not section or section.get("global_batch_size", 0) is not None:
+        return dict(settings)
+    # Here, because JAX takes a second to import, and a config that says its batch needs none.
+    from podium.parallel import placement
+    from podium.parallel.mesh import make_mesh
+
+    mesh = settings["platform"]["mesh"]
+    devices = placement.data_parallel(make_mesh(**{axis: mesh[axis] for axis in ("data", "fsdp", "tensor")}))
+    # PPO's micro-batches share its prompts; elsewhere each has its own.
+    parts = 1 if stage == "ppo" else section["gradient_accumulation_steps"]
+    rows = section["per_device_batch_size"] * devices * parts
+    return {**settings, stage: {**section, "global_batch_size": rows}}
