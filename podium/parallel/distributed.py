@@ -302,7 +302,7 @@ def peer_is_gone(error: BaseException) -> bool:
 def _leave(run: _Run, error: BaseException, heartbeat_timeout: float, conclude: Callable[[BaseException], int]) -> None:
     """Tell the others and leave, without waiting for them as Python's own way out does."""
     if peer_is_gone(error):
-        print("podium: another process of this run has ended or cannot be reached", file=sys.stderr, flush=True)
+        print("podium: another process of this run is gone; which one follows", file=sys.stderr, flush=True)
         # The coordination service says which, and ends this process, when its heartbeats have been missing.
         time.sleep(heartbeat_timeout + FAREWELL_S)
         os._exit(ExitCode.STOPPED)

@@ -22,7 +22,6 @@ SETTINGS = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_prefer_vector_width=512",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    "PYTHONFAULTHANDLER": "",
 }
 
 
@@ -44,18 +43,17 @@ class Gang:
         """The folder of process 0."""
         return self.folder / self.name
 
-    def start(self, stage: str, *words: str, config: str = "rlhf.json", **only: Mapping[str, str]) -> list[Any]:
-        """Start the processes of a stage; `only` gives settings of single ones, as p1={...}."""
+    def start(
+        self, stage: str, *overrides: str, only: Mapping[int, Sequence[str]] | None = None
+    ) -> "list[subprocess.Popen[str]]":
+        """Start the processes of a stage with KEY=VALUE, and with those that `only` has for single ones."""
         port = free_port()
         return [
-            self._process(index, port, [stage, *words], config, only.get(f"p{index}", {}))
+            self._process(index, port, stage, [*overrides, *(only or {}).get(index, ())])
             for index in range(self.processes)
         ]
 
-    def _process(
-        self, index: int, port: int, words: Sequence[str], config: str, only: Mapping[str, str]
-    ) -> "subprocess.Popen[str]":
-        stage, *overrides = words
+    def _process(self, index: int, port: int, stage: str, overrides: Sequence[str]) -> "subprocess.Popen[str]":
         here = self.out if self.common or index == 0 else self.folder / f"{self.name}.{index}"
         spec = STAGE_TABLE[stage]
         inputs = [f"--input={x.name}={self.out}/{x.stage}/{x.output}" for x in spec.takes if not x.optional]
@@ -64,8 +62,8 @@ class Gang:
         if self.processes > 1:
             gang = [f"--coordinator=localhost:{port}", f"--num-processes={self.processes}", f"--process-id={index}"]
         environment = os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")}
-        environment |= {"JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes), **self.settings, **only}
-        command = [sys.executable, "-m", "podium", stage, f"--config={self.folder}/{config}"]
+        environment |= {"JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes), **self.settings}
+        command = [sys.executable, "-m", "podium", stage, f"--config={self.folder}/rlhf.json"]
         return subprocess.Popen(
             [*command, *inputs, *outputs, *gang, *overrides],
             env=environment,
@@ -74,9 +72,9 @@ class Gang:
             text=True,
         )
 
-    def run(self, stage: str, *words: str, **options: Any) -> list[tuple[int, str]]:
+    def run(self, stage: str, *overrides: str, **options: Any) -> list[tuple[int, str]]:
         """Run a stage to its end; returns the exit code and the output of each process."""
-        return ended(self.start(stage, *words, **options))
+        return ended(self.start(stage, *overrides, **options))
 
 
 def ended(started: Sequence["subprocess.Popen[str]"], timeout: float = 300) -> list[tuple[int, str]]:

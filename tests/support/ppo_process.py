@@ -7,11 +7,14 @@ from types import SimpleNamespace
 
 import jax
 
+from podium.cli.ending import conclude
 from podium.config import CriticConfig, PpoConfig
 from podium.data.records import PromptRecord
 from podium.models import Model
 from podium.models.family import init_params
 from podium.models.heads import init_head
+from podium.parallel import distributed
+from podium.parallel.launch import read_launch
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
 from support import tiny
@@ -49,17 +52,17 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
     texts = [f"{2 + row} 3 {5 + row}" for row in range(8)]
     prompts = [PromptRecord(id=text, prompt=[{"role": "user", "content": text}]) for text in texts]
     mesh = make_mesh(data=data, fsdp=fsdp)
-    run = PpoRun(config, 0, mesh, folder, str(folder / "checkpoints"), "same", folder / "rollouts.jsonl")
-    train_ppo(policy, reward, prompts, run)
+    with distributed.folder_of_followers() as aside:
+        own = aside or folder
+        run = PpoRun(config, 0, mesh, own, str(folder / "checkpoints"), "same", own / "rollouts.jsonl")
+        train_ppo(policy, reward, prompts, run)
 
 
 if __name__ == "__main__":
     index, processes, port = map(int, sys.argv[1:4])
-    if processes > 1:
-        # JAX allows it only before it first computes: so importing the above computes nothing.
-        jax.distributed.initialize(f"localhost:{port}", processes, index)
     where = Path(sys.argv[4])
-    train("encoder-decoder", where / "rows", data=2, fsdp=1)
-    train("decoder", where / "shards", data=1, fsdp=2)
-    if processes > 1:
-        jax.distributed.shutdown()
+    # JAX allows it only before it first computes: so importing the above computes nothing.
+    launch = read_launch(f"localhost:{port}", processes, index, {})
+    with distributed.processes(launch, start_timeout=120, heartbeat_timeout=100, conclude=conclude):
+        train("encoder-decoder", where / "rows", data=2, fsdp=1)
+        train("decoder", where / "shards", data=1, fsdp=2)
