@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 from podium.errors import ExitCode, GatesFailed, UserError
 from podium.parallel.launch import Launch
+from podium.parallel.meeting import meet
 
 Value = TypeVar("Value")
 
@@ -100,71 +101,21 @@ def _start(launch: Launch, start_timeout: float, heartbeat_timeout: float) -> _R
 
     who = f"process {launch.index} of {launch.processes}"
     print(f"podium: {who}, coordinator {launch.coordinator} (from {launch.source})", file=sys.stderr, flush=True)
-    if launch.index == 0:
-        _require_free(launch.coordinator)
-    else:
-        _require_reachable(launch, start_timeout)
-    try:
-        jax.distributed.initialize(
-            launch.coordinator,
-            launch.processes,
-            launch.index,
-            # With everything said, looking for a cluster finds nothing better, and may fail.
-            cluster_detection_method="deactivate",
-            initialization_timeout=int(start_timeout),
-            heartbeat_timeout_seconds=int(heartbeat_timeout),
-            shutdown_timeout_seconds=int(heartbeat_timeout),
-        )
-    except RuntimeError as error:
-        raise UserError(_why_not_met(launch, start_timeout, str(error))) from error
+    meet(launch, start_timeout)
+    jax.distributed.initialize(
+        launch.coordinator,
+        launch.processes,
+        launch.index,
+        # With everything said, looking for a cluster finds nothing better, and may fail.
+        cluster_detection_method="deactivate",
+        initialization_timeout=int(start_timeout),
+        heartbeat_timeout_seconds=int(heartbeat_timeout),
+        shutdown_timeout_seconds=int(heartbeat_timeout),
+    )
     # Orbax asks JAX for the same client; there is no public name for it.
     from jax._src.distributed import global_state
 
     return _Run(launch, global_state.client)
-
-
-def _require_free(coordinator: str) -> None:
-    """Refuse a port that something else listens on: JAX's service would end this process without a word of use."""
-    port = int(coordinator.rpartition(":")[2])
-    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise UserError(
-                f"process 0: port {port} of the coordinator is taken ({error.strerror}): another process 0 runs here, "
-                "or another program; give each process its own --process-id, or name another port"
-            ) from error
-
-
-def _require_reachable(launch: Launch, timeout: float) -> None:
-    """Wait until somebody listens at the coordinator's address."""
-    host, _, port = launch.coordinator.rpartition(":")
-    deadline, reason = time.monotonic() + timeout, ""
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=min(5.0, timeout)):
-                return
-        except OSError as error:
-            reason = error.strerror or str(error)
-            time.sleep(0.5)
-    raise UserError(
-        f"process {launch.index}: nobody answers at {launch.coordinator} within {timeout:g} s ({reason}); start "
-        "process 0 there, check that this host reaches that port, or raise platform.start_timeout"
-    )
-
-
-def _why_not_met(launch: Launch, timeout: float, reason: str) -> str:
-    if "ALREADY_EXISTS" in reason or "already connected" in reason or "ABORTED" in reason:
-        return (
-            f"process {launch.index}: another process has this number; give each of the {launch.processes} processes "
-            "its own --process-id"
-        )
-    line = next(iter(reason.splitlines()), "")
-    return (
-        f"process {launch.index}: the {launch.processes} processes did not meet at {launch.coordinator} within "
-        f"{timeout:g} s ({line}); start all of them, or raise platform.start_timeout"
-    )
 
 
 def lead(function: Callable[[], Value], *, limit: float = DECISION_S) -> Value:

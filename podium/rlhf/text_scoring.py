@@ -16,7 +16,7 @@ from podium.data.records import PromptRecord
 from podium.errors import UserError
 from podium.models import Model
 from podium.models.packing import Example, Packed, enclosing, pack, size
-from podium.parallel import placement
+from podium.parallel import distributed, placement
 from podium.rlhf.networks import Network
 from podium.rlhf.rollout import Rollout
 from podium.rlhf.scoring import encode_text
@@ -54,8 +54,8 @@ class HostScorer(abc.ABC):
 class FunctionScorer(HostScorer):
     """A function with what it is called on.
 
-    prompts: what a run's prompt rows stand for; decode: from the policy's tokens to text. Every process of a run calls
-    the function with the whole batch: it must give the same numbers in each.
+    prompts: what a run's prompt rows stand for; decode: from the policy's tokens to text. Of a run of several processes
+    the first alone calls the function, with the whole batch.
     """
 
     reward: FunctionReward
@@ -67,7 +67,8 @@ class FunctionScorer(HostScorer):
             answers = rollout.text.response_ids, rollout.response_mask
             fetched = jax.device_get(jax.device_put(answers, placement.whole(mesh)))
             texts = [self.decode(ids[real].tolist()) for ids, real in zip(*fetched, strict=True)]
-            placed: jax.Array = placement.place_batch(mesh, self.call(rows, texts))
+            values = distributed.lead(lambda: self.call(rows, texts).tolist())
+            placed: jax.Array = placement.place_batch(mesh, np.asarray(values, np.float32))
             return placed
 
         return score

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ class Gang:
     processes: int
     common: bool = True
     name: str = "out"
-    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def out(self) -> Path:
@@ -44,16 +43,23 @@ class Gang:
         return self.folder / self.name
 
     def start(
-        self, stage: str, *overrides: str, only: Mapping[int, Sequence[str]] | None = None
+        self,
+        stage: str,
+        *overrides: str,
+        only: Mapping[int, Sequence[str]] | None = None,
+        settings: Mapping[int, Mapping[str, str]] | None = None,
     ) -> "list[subprocess.Popen[str]]":
-        """Start the processes of a stage with KEY=VALUE, and with those that `only` has for single ones."""
+        """Start the processes of a stage with KEY=VALUE; `only` and `settings` have more of these for single ones."""
         port = free_port()
         return [
-            self._process(index, port, stage, [*overrides, *(only or {}).get(index, ())])
+            self._process(
+                index, port, [stage, *overrides, *(only or {}).get(index, ())], (settings or {}).get(index, {})
+            )
             for index in range(self.processes)
         ]
 
-    def _process(self, index: int, port: int, stage: str, overrides: Sequence[str]) -> "subprocess.Popen[str]":
+    def _process(self, index: int, port: int, words: Sequence[str], more: Mapping[str, str]) -> "subprocess.Popen[str]":
+        stage, *overrides = words
         here = self.out if self.common or index == 0 else self.folder / f"{self.name}.{index}"
         spec = STAGE_TABLE[stage]
         inputs = [f"--input={x.name}={self.out}/{x.stage}/{x.output}" for x in spec.takes if not x.optional]
@@ -62,7 +68,7 @@ class Gang:
         if self.processes > 1:
             gang = [f"--coordinator=localhost:{port}", f"--num-processes={self.processes}", f"--process-id={index}"]
         environment = os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")}
-        environment |= {"JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes), **self.settings}
+        environment |= {"JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes), **more}
         command = [sys.executable, "-m", "podium", stage, f"--config={self.folder}/rlhf.json"]
         return subprocess.Popen(
             [*command, *inputs, *outputs, *gang, *overrides],
