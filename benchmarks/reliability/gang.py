@@ -1,7 +1,7 @@
 """End one of several processes at random moments of PPO, start all again, and compare the last bytes.
 
-How: kill (SIGKILL), stop (SIGSTOP: frozen, sends no heartbeat), sleep (alive, asleep for ever in Python) or term (SIGTERM,
-a notice to all). Prints a line per case: how the others ended and how long that took, and the counts.
+How: kill (SIGKILL), stop (SIGSTOP: frozen, sends no heartbeat), sleep (alive, asleep for ever in Python) or term
+(SIGTERM, a notice to all). Prints a line per case: how the others ended and how long that took, and the counts.
 """
 
 import argparse
