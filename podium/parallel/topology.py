@@ -56,7 +56,7 @@ def _sides(devices: Iterator[jax.Device]) -> list[_Side]:
 
 def _around(ring: np.ndarray, sides: Sequence[_Side]) -> Iterator[int]:
     for one, other in zip(ring, np.roll(ring, -1), strict=True):
-        yield sum(_distance(*pair, side) for *pair, side in zip(one.coords, other.coords, sides, strict=True))
+        yield sum(map(_distance, one.coords, other.coords, sides))
 
 
 def _distance(first: int, second: int, side: _Side) -> int:
