@@ -13,8 +13,8 @@ from podium.stages import meshes
 from podium.stages.io import StageIO
 from support.folders import CONFIG, write_json
 
-# Bytes of a chip that no more than a part of the model below fits.
-SMALL, LARGE = 60_000, 2**30
+# Bytes of a chip: of one a sixth is less than a third of the weights of the model below, of the other more than all.
+SMALL, LARGE = 200_000, 2**30
 
 
 def laid_out(folder: Path, stage: str, monkeypatch: pytest.MonkeyPatch, *, memory: int | None, **sections: Any):
