@@ -29,14 +29,15 @@ os.environ |= {
 import functools
 
 import jax
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh
+from jax.experimental import topologies
 from shapes import LLAMA_2_7B, LLAMA_32_1B
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig
+from podium.config.platform import RolloutMeshConfig
 from podium.models.config import TransformerConfig
 from podium.models.lora import LoraSpec, lora_spec
-from podium.parallel.mesh import AXES
+from podium.parallel.mesh import make_mesh
+from podium.parallel.rollout import LaidOut, with_rollout
 from podium.rlhf.layout import abstract_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.program import abstract_step, make_optimizers
@@ -81,6 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--response", type=int, default=RESPONSE, help=f"tokens of a response ({RESPONSE})")
     parser.add_argument("--topology", default="v5e:4x4", help="chips, as v5e:4x4")
     parser.add_argument("--tensor", type=int, default=4, help="chips along the tensor axis (4); the rest is fsdp")
+    parser.add_argument("--rollout-tensor", type=int, help="chips that share weights while the policy answers")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="full")
     parser.add_argument("--implementation", choices=("tpu", "reference"), default="tpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
@@ -88,11 +90,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def mesh_of(topology: str, tensor: int) -> Mesh:
+def mesh_of(topology: str, tensor: int, rollout_tensor: int | None) -> LaidOut:
     chips = list(topologies.get_topology_desc(topology, platform="tpu").devices)
-    shape = (1, 1, len(chips) // tensor, tensor)
-    grid = mesh_utils.create_device_mesh(shape, chips, allow_split_physical_axes=True)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    wanted = None if rollout_tensor is None else RolloutMeshConfig(tensor=rollout_tensor)
+    return with_rollout(make_mesh(tensor=tensor, devices=chips), wanted)
 
 
 def compile_step(options: argparse.Namespace) -> Compiled:
@@ -111,10 +112,11 @@ def compile_step(options: argparse.Namespace) -> Compiled:
     )
     lora: LoraSpec | None = lora_spec(shape.lora)
     roles = make_roles(network, Network(network, lora, "policy") if lora else Network(network, None, "reward"), config)
-    spec, (optimizers, _) = ppo_spec(roles, config, (2,), 0), make_optimizers(roles, config)
-    mesh = mesh_of(options.topology, options.tensor)
+    mesh, rollout = mesh_of(options.topology, options.tensor, options.rollout_tensor)
+    spec = ppo_spec(roles, config, (2,), 0, rollout=rollout)
+    optimizers, _ = make_optimizers(roles, config)
     start = functools.partial(start_state, optimizers=optimizers)
-    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start)
+    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start, rollout)
     step = abstract_step(
         spec,
         optimizers,

@@ -26,8 +26,9 @@ class RolloutMeshConfig(Section):
 
 
 class MeshConfig(Section):
-    """Devices along each axis of the mesh; -1 on one axis takes the devices that are left."""
+    """Devices along each axis of the mesh; -1 on one axis of data, fsdp and tensor takes the devices that are left."""
 
+    slice: AxisSize = Field(-1, description="TPU slices joined over the data-centre network (-1: all there are).")
     data: AxisSize = Field(1, description="Copies of the model that share the batch (devices; -1: the rest).")
     fsdp: AxisSize = Field(-1, description="Devices that share parameters and batch (-1: the rest).")
     tensor: AxisSize = Field(1, description="Devices that share each layer's heads and widths (-1: the rest).")
@@ -36,20 +37,28 @@ class MeshConfig(Section):
         description="Another layout of the same devices for the answers that PPO samples; null: that of training.",
     )
 
-    def sizes(self) -> dict[str, Any]:
-        """Devices along each axis, in training."""
-        return {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
-
     @model_validator(mode="after")
     def _check(self) -> Self:
-        sizes = self.sizes()
-        for axis, size in sizes.items():
+        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        for axis, size in {"slice": self.slice, **sizes}.items():
             if size == 0:
                 fail(axis, "an axis of 0 devices holds nothing; write 1, more, or -1 for the rest")
         rest = [axis for axis, size in sizes.items() if size == -1]
         if len(rest) > 1:
             fail(rest[-1], f"{' and '.join(rest)} are both -1; only one axis can take the rest")
         return self
+
+
+def _auto_or_sizes(value: Any) -> Any:
+    """Check sizes alone: of a choice between two forms, pydantic would report what is wrong with both."""
+    if isinstance(value, dict):
+        return MeshConfig.model_validate(value)
+    if value == "auto" or isinstance(value, MeshConfig):
+        return value
+    fail("", "write auto, or devices along axes, such as {data: 1, fsdp: -1, tensor: 1}")
+
+
+MeshChoice = Annotated[Literal["auto"] | MeshConfig, BeforeValidator(_auto_or_sizes)]
 
 
 class Resources(Section):
@@ -105,7 +114,11 @@ class PlatformConfig(Section):
     """Where and on what the stages run."""
 
     target: Literal["local", "kubeflow", "vertex"] = Field("local", description="Where compile and submit aim.")
-    mesh: MeshConfig = Field(MeshConfig(), description="Devices along each axis.")
+    mesh: MeshChoice = Field(
+        "auto",
+        description="Devices along each axis, or auto: chosen from model, chips, their memory and rows; on one device "
+        "and on CPUs {data: 1, fsdp: -1, tensor: 1}.",
+    )
     start_timeout: PositiveFloat = Field(300.0, description="Seconds in which all processes of a stage must have met.")
     heartbeat_timeout: Positive = Field(
         100, description="Seconds without a sign of life after which a process counts as dead, and the others end."

@@ -94,6 +94,8 @@ def _type_name(annotation: Any) -> str:
         return "mapping by stage name"
     if type(None) in arguments:
         return " or ".join([*(_type_name(item) for item in arguments if item is not type(None)), "null"])
+    if any(get_origin(item) is Literal for item in arguments):
+        return " or ".join(map(_type_name, arguments))
     if arguments:
         return _type_name(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -38,7 +38,9 @@ def _fields(model: type[BaseModel], path: str, *, live: bool) -> Iterator[str]:
         here = f"{path}{name}"
         yield from [""] if not path else []
         yield from _comment(str(info.description), indent)
-        inner = None if _is_list_or_table(info.annotation) else section_of(info.annotation)
+        # A word that stands in for a section, such as auto, is its default.
+        single = _is_list_or_table(info.annotation) or isinstance(info.default, str)
+        inner = None if single else section_of(info.annotation)
         if here in _PATHS:
             yield f"{indent}{name}: {_PATHS[here]}"
         elif inner is None:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from podium.ops.choices import Implementation
-from podium.ops.sampling import first_highest, inverse_cdf
+from podium.ops.sampling import first_highest, inverse_cdf, kth_highest
+from podium.parallel.sharding import constrain
 
 # Bisection steps for the nucleus threshold; 2^-30 of a probability is below float32 resolution.
 _BISECTIONS = 30
@@ -40,9 +41,10 @@ def choose(
     """Choose one token per row of logits [batch, vocab] by one number of `draws` [batch]; (ids, log-probabilities).
 
     The log-probability is that of the full softmax at the sampling temperature (at 1 when greedy): top-k and top-p
-    restrict the choice, not the policy that PPO measures.
+    restrict the choice, not the policy that PPO measures. Devices that share a vocabulary keep their parts of it: what
+    crosses them is a few numbers a row.
     """
-    wide = logits.astype(jnp.float32)
+    wide = constrain(logits, "batch", "vocab").astype(jnp.float32)
     if sampling.temperature > 0:
         wide = wide / sampling.temperature
     if sampling.temperature == 0:
@@ -58,8 +60,7 @@ def choose(
 def _top_k(logits: jax.Array, k: int) -> jax.Array:
     if k <= 0 or k >= logits.shape[-1]:
         return logits
-    threshold = jax.lax.top_k(logits, k)[0][:, -1:]
-    return jnp.where(logits >= threshold, logits, -jnp.inf)
+    return jnp.where(logits >= kth_highest(logits, k), logits, -jnp.inf)
 
 
 def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:

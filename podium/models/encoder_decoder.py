@@ -23,6 +23,7 @@ from podium.models.stack import Block, Caches, Span, run
 from podium.models.text import ForwardOutput, Text
 from podium.ops.attention import LayerCache, Memory, open_caches
 from podium.ops.bias import relative_bias
+from podium.ops.embedding import lookup
 from podium.ops.types import Segments, Visibility
 from podium.parallel.sharding import constrain
 
@@ -164,7 +165,7 @@ def _step_bias(config: EncoderDecoderConfig, stack: Tree, slot: jax.Array, slots
 
 
 def _embed(config: EncoderDecoderConfig, params: Tree, ids: jax.Array) -> jax.Array:
-    x = jnp.take(params["embedder"]["table"], ids, axis=0).astype(config.dtype)
+    x = lookup(params["embedder"]["table"], ids, config.dtype)
     return constrain(x, "batch", "time", "activation")
 
 

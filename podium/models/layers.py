@@ -11,6 +11,7 @@ from podium.models.lora import LoraSpec
 from podium.ops.activation import ACTIVATIONS, gated
 from podium.ops.linear import contract
 from podium.ops.norm import to_unit_square
+from podium.parallel.sharding import spread
 
 INIT_STD = 0.02
 
@@ -35,7 +36,7 @@ class Linear(nnx.Module):
     ):
         in_shape, out_shape = tuple(inputs.values()), tuple(outputs.values())
         in_axes, out_axes = tuple(inputs), tuple(outputs)
-        self.num_inputs, self.num_outputs, self.scale = len(in_shape), len(out_shape), scale
+        self.in_axes, self.out_axes, self.scale = in_axes, out_axes, scale
         self.dtype, self.implementation = config.dtype, config.implementation
         self.kernel = nnx.Param(_normal(rngs, in_shape + out_shape, INIT_STD), axes=in_axes + out_axes)
         self.bias = nnx.Param(jnp.zeros(out_shape), axes=out_axes) if bias else None
@@ -52,16 +53,23 @@ class Linear(nnx.Module):
         self.lora_b = nnx.LoRAParam(jnp.zeros((rank, *out_shape)), axes=("lora", *out_axes)) if rank else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self._contract(x, self.kernel, self.num_inputs)
+        y = self._contract(x, self.kernel, self.in_axes, self.out_axes)
         if self.lora_a is not None and self.lora_b is not None:
-            low = self._contract(x, self.lora_a, self.num_inputs)
-            y = y + self._contract(low * self.scale, self.lora_b, 1)
+            low = self._contract(x, self.lora_a, self.in_axes, ("lora",))
+            y = y + self._contract(low * self.scale, self.lora_b, ("lora",), self.out_axes)
         if self.bias is not None:
-            y = y + jnp.expand_dims(self.bias[...].astype(self.dtype), tuple(range(y.ndim - self.num_outputs)))
+            bias = self._weights(self.bias, self.out_axes)
+            y = y + jnp.expand_dims(bias, tuple(range(y.ndim - len(self.out_axes))))
         return y
 
-    def _contract(self, x: jax.Array, kernel: nnx.Param[jax.Array], dims: int) -> jax.Array:
-        return contract(x, kernel[...].astype(self.dtype), dims, self.implementation)
+    def _contract(
+        self, x: jax.Array, kernel: nnx.Param[jax.Array], inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> jax.Array:
+        return contract(x, self._weights(kernel, inputs + outputs), len(inputs), self.implementation)
+
+    def _weights(self, stored: nnx.Param[jax.Array], axes: tuple[str, ...]) -> jax.Array:
+        """As they are computed with."""
+        return spread(stored[...].astype(self.dtype), axes)
 
 
 class Norm(nnx.Module):

@@ -87,6 +87,20 @@ def load(
     return model.replace(gain=manifest["gain"], bias=manifest["bias"], read_at=read_at, metadata=manifest["metadata"])
 
 
+def read_network(
+    name_or_path: str | Path, *, dtype: str = "float32", revision: str | None = None, encoder_only: bool = False
+) -> NetworkConfig:
+    """Read what network a model is, from its config.json alone: no weights are fetched.
+
+    Of an encoder-decoder the weights have the last word on whether its head is tied: here config.json has it. Raises
+    UserError for a folder without a config.json, or one that this version does not read.
+    """
+    folder = find_folder(str(name_or_path), revision, weights=False)
+    path = folder / "config.json"
+    config = parse_config(read_json(path), str(path), dtype=dtype)
+    return _Use("reward", dtype, None, encoder_only).part(config, folder)
+
+
 def _check_manifest(manifest: dict[str, Any], folder: Path, role: Role) -> None:
     absent = _FIELDS.keys() - manifest.keys()
     wrong = [name for name, kind in _FIELDS.items() if not isinstance(manifest.get(name), kind)]

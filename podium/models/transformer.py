@@ -20,6 +20,7 @@ from podium.models.rope import rope_tables
 from podium.models.stack import Block, Caches, Contexts, Span, run
 from podium.models.text import ForwardOutput, Text, Trunk
 from podium.ops.attention import open_caches
+from podium.ops.embedding import lookup
 from podium.ops.types import Segments, Visibility
 from podium.parallel.sharding import constrain
 
@@ -70,7 +71,7 @@ def _span(config: TransformerConfig, lora: LoraSpec | None, adapter: Tree | None
 
 
 def _embed(config: TransformerConfig, params: Tree, ids: jax.Array) -> jax.Array:
-    x = jnp.take(params["embedder"]["table"], ids, axis=0).astype(config.dtype)
+    x = lookup(params["embedder"]["table"], ids, config.dtype)
     if config.embedding_scale != 1.0:
         # Rounded to the compute dtype first, as Gemma's released code does.
         x = x * jnp.asarray(config.embedding_scale, config.dtype)

@@ -10,12 +10,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from podium.parallel.sharding import named_sharding, tree_shardings
+from podium.parallel.mesh import axis_size
+from podium.parallel.sharding import FSDP, named_sharding, tree_shardings
 
 
 def data_parallel(mesh: Mesh) -> int:
     """Number of devices the batch is cut over."""
-    return int(np.prod([mesh.shape[axis] for axis in ("slice", "data", "fsdp")]))
+    return axis_size(mesh, ("slice", "data", *FSDP))
 
 
 def whole(mesh: Mesh) -> NamedSharding:

@@ -5,13 +5,14 @@ every decoded token. With rows apart, devices decode alone and meet once an upda
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from podium.parallel.sharding import RULES
+from podium.parallel.mesh import axis_size
+from podium.parallel.sharding import FSDP, RULES
 
 Tree = TypeVar("Tree")
 
@@ -66,7 +67,6 @@ ALL = Rows()
 
 def rows_apart(mesh: Mesh) -> Rows | None:
     """Give the rows of one device of a mesh of several that cuts nothing but the batch, None for any other mesh."""
-    batch: Any = RULES["batch"]
-    if mesh.size == 1 or mesh.shape["fsdp"] * mesh.shape["tensor"] != 1:
+    if mesh.size == 1 or axis_size(mesh, (*FSDP, "tensor")) != 1:
         return None
-    return Rows(tuple(batch), mesh.size)
+    return Rows(tuple(axis for axis in RULES["batch"] or () if axis in mesh.shape), mesh.size)

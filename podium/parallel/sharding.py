@@ -2,26 +2,31 @@
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from podium.errors import UserError
+from podium.parallel.mesh import AXES, INNER, axis_size
 
 Axes = tuple[str | None, ...]
 MeshAxes = str | tuple[str, ...] | None
+AnyMesh = Mesh | AbstractMesh
 
-# Left: what a dimension means. Right: the mesh axes it is cut over. A dimension whose name is not here is an error.
+FSDP = ("fsdp", INNER)
+# Left: what a dimension means. Right: the mesh axes it is cut over. A dimension whose name is not here is an error; a
+# mesh axis that the mesh does not have is passed over.
 RULES: Mapping[str, MeshAxes] = {
-    "batch": ("slice", "data", "fsdp"),
+    "batch": ("slice", "data", *FSDP),
     "time": None,
     "layers": None,
     "vocab": "tensor",
-    "embed": "fsdp",
+    "embed": FSDP,
     "norm": None,
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -32,6 +37,8 @@ RULES: Mapping[str, MeshAxes] = {
     # Activations keep their width whole: only parameters are cut over fsdp.
     "activation": None,
 }
+# Whole on every device where the devices do not divide it: `spread` then gives each what it computes with.
+SPREAD = "kv_heads"
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,11 @@ def laid_out(layout: Layout) -> Iterator[None]:
         _RULES.reset(token)
 
 
-def partition_spec(axes: Axes) -> PartitionSpec:
-    """Translate the logical axes of one array by the table in force; raises UserError for a name without a row."""
+def partition_spec(axes: Axes, mesh: AnyMesh | None = None) -> PartitionSpec:
+    """Translate the logical axes of one array by the table in force, for `mesh` or for the mesh in force.
+
+    Raises UserError for a name without a row.
+    """
     rules = _RULES.get()
     unknown = [name for name in axes if name is not None and name not in rules]
     if unknown:
@@ -73,22 +83,66 @@ def partition_spec(axes: Axes) -> PartitionSpec:
             f"platform.mesh: the axis {unknown[0]!r} of this model has no row in the sharding table "
             "(podium/parallel/sharding.py); write a mesh of one device: {data: 1, fsdp: 1, tensor: 1}"
         )
-    return PartitionSpec(*(None if name is None else rules[name] for name in axes))
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    return PartitionSpec(*(None if name is None else _present(rules[name], mesh) for name in axes))
+
+
+def _present(axes: MeshAxes, mesh: AnyMesh) -> MeshAxes:
+    """The axes that the mesh has; one alone is a name."""
+    if axes is None or isinstance(axes, str):
+        return axes
+    names = AXES if mesh.empty else mesh.axis_names
+    present = tuple(axis for axis in axes if axis in names)
+    return present[0] if len(present) == 1 else present
+
+
+def fitting_spec(axes: Axes, shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
+    """As `partition_spec`, with key-value heads whole where the devices do not divide them."""
+    spec = partition_spec(axes, mesh)
+    return PartitionSpec(
+        *(
+            None if name == SPREAD and size % axis_size(mesh, cut) else cut
+            for name, size, cut in zip(axes, shape, spec, strict=True)
+        )
+    )
 
 
 def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None, name: str = "array") -> NamedSharding:
     """Give the sharding of one array; raises UserError that names a dimension which does not divide."""
-    spec = partition_spec(axes)
-    if shape is not None:
-        for dim, (size, axis, mesh_axes) in enumerate(zip(shape, axes, spec, strict=True)):
-            parts = int(np.prod([mesh.shape[a] for a in _as_tuple(mesh_axes)]))
-            if size % parts:
-                over = " x ".join(f"{a}={mesh.shape[a]}" for a in _as_tuple(mesh_axes) if mesh.shape[a] > 1)
-                raise UserError(
-                    f"platform.mesh: {name} has {size} along {axis} (dimension {dim}), which {over} = {parts} devices "
-                    "cannot share equally; write sizes that divide it"
-                )
+    if shape is None:
+        return NamedSharding(mesh, partition_spec(axes, mesh))
+    spec = fitting_spec(axes, shape, mesh)
+    for dim, (size, axis, mesh_axes) in enumerate(zip(shape, axes, spec, strict=True)):
+        parts = axis_size(mesh, mesh_axes)
+        if size % parts:
+            over = " x ".join(f"{a}={mesh.shape[a]}" for a in _as_tuple(mesh_axes) if mesh.shape[a] > 1)
+            raise UserError(
+                f"platform.mesh: {name} has {size} along {axis} (dimension {dim}), which {over} = {parts} devices "
+                "cannot share equally; write sizes that divide it"
+            )
     return NamedSharding(mesh, spec)
+
+
+def mesh_in_force() -> AbstractMesh | None:
+    """The mesh of `jax.set_mesh`; None without one, and where a program runs on each device's own rows (`rows`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.manual_axes else mesh
+
+
+def spread(x: jax.Array, axes: Axes) -> jax.Array:
+    """Repeat key-value heads that the devices of a mesh cannot share equally; others stay as they are.
+
+    Each head follows itself until the devices divide them: lcm(heads, devices) heads, which query heads that devices
+    share are still whole groups of, in the same order. So each device computes and remembers the key-value heads of its
+    own query heads, and the gradient of a head is the sum over its copies.
+    """
+    mesh = mesh_in_force()
+    if mesh is None or SPREAD not in axes:
+        return x
+    dim = axes.index(SPREAD)
+    parts = axis_size(mesh, partition_spec(axes, mesh)[dim])
+    copies = math.lcm(x.shape[dim], parts) // x.shape[dim]
+    return x if copies == 1 else constrain(jnp.repeat(x, copies, axis=dim), *axes)
 
 
 def constrain_tree(tree: Any, axes: Any) -> Any:
@@ -108,14 +162,9 @@ def tree_shardings(mesh: Mesh, axes: Any, shapes: Any) -> Any:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pin an activation to its logical axes under the mesh in force (`jax.set_mesh`).
-
-    Without a mesh, and where a program runs on each device's own rows (`rows`), do nothing.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes:
-        return x
-    return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+    """Pin an array to its logical axes under the mesh in force (`jax.set_mesh`), if there is one."""
+    mesh = mesh_in_force()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, fitting_spec(axes, x.shape, mesh))
 
 
 def _as_tuple(mesh_axes: MeshAxes) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from podium.generation.decode import respond
+from podium.generation.decode import Responses, respond
 from podium.models.lora import merge_adapter
 from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
@@ -43,11 +43,18 @@ class Rollout(NamedTuple):
 
 def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows: Rows = ALL) -> Rollout:
     """Let the policy answer each prompt: the first half of a step, which is pure."""
+    responses = over_rows(answer(spec, bases, state, prompts, rows))
+    text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
+    return Rollout(text, responses.finished, responses.trunk_states, responses.trunk_ending)
+
+
+def answer(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows: Rows = ALL) -> Responses:
+    """Answer in the layout of the rollout; what it gives lies there too, its log-probabilities among it."""
     layout = contextlib.nullcontext() if spec.rollout is None else laid_out(spec.rollout)
     keys = rows.local(jax.random.split(step_keys(state).rollout, prompts.ids.shape[0] * rows.count))
     with layout:
         params, adapter = _policy(spec, bases, state)
-        responses = respond(
+        return respond(
             spec.policy.config,
             params,
             *over_rows(prompts),
@@ -62,9 +69,6 @@ def roll_out(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, row
             trunk_layers=spec.trunk_layers,
             ending=spec.ending,
         )
-    responses = over_rows(responses)
-    text = Text(prompts.ids, prompts.mask, responses.ids, responses.mask)
-    return Rollout(text, responses.finished, responses.trunk_states, responses.trunk_ending)
 
 
 def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:

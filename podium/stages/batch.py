@@ -17,13 +17,23 @@ def with_batch(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     section = settings.get(stage)
     if not STAGE_TABLE[stage].uses_devices or not section or section.get("global_batch_size", 0) is not None:
         return dict(settings)
-    # Here, because JAX takes a second to import, and a config that says its batch needs none.
-    from podium.parallel import placement
-    from podium.parallel.mesh import make_mesh
-
-    mesh = settings["platform"]["mesh"]
-    devices = placement.data_parallel(make_mesh(**{axis: mesh[axis] for axis in ("data", "fsdp", "tensor")}))
+    devices = _data_parallel(settings["platform"]["mesh"])
     # PPO's micro-batches share its prompts; elsewhere each has its own.
     parts = 1 if stage == "ppo" else section["gradient_accumulation_steps"]
     rows = section["per_device_batch_size"] * devices * parts
     return {**settings, stage: {**section, "global_batch_size": rows}}
+
+
+def _data_parallel(mesh: str | Mapping[str, Any]) -> int:
+    """Count the devices that share a batch."""
+    # Here, because JAX takes a second to import, and a config that says its batch needs none.
+    import jax
+
+    from podium.parallel import placement
+    from podium.parallel.mesh import make_mesh
+
+    if isinstance(mesh, str):
+        # `auto` lets devices share rows only where it is said how many there are (`podium.parallel.choice`).
+        return jax.device_count()
+    sizes = {axis: mesh[axis] for axis in ("data", "fsdp", "tensor")}
+    return placement.data_parallel(make_mesh(**sizes, slices=mesh["slice"]))

@@ -29,11 +29,11 @@ from podium.evaluation.candidates import Candidates, Response, read_candidates
 from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.samples import Sample, prompt_text
 from podium.models import Model
-from podium.parallel.mesh import make_mesh
 from podium.rlhf.scoring import encode_answers, score_shown
 from podium.stages.base import base_folder, base_model, load
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import versions
+from podium.stages.meshes import stage_mesh
 from podium.stages.provenance import run_of
 from podium.stages.run_record import leave_with_run
 from podium.stages.sample import answer, responses_of
@@ -50,7 +50,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     """Answer, score, measure and write report, samples and metrics."""
     candidates = read_candidates(io.input("candidates"))
     data = _read_json(io.input("data_report") / REPORT_FILE) if "data_report" in io.inputs else None
-    mesh = make_mesh(**config.platform.mesh.sizes())
+    mesh, _ = stage_mesh(config, io, "evaluate")
     with jax.set_mesh(mesh):
         tuned = io.input("policy")
         policy = load(tuned, dtype=config.model.dtype, mesh=mesh, base=base_folder(config, io, tuned))

@@ -8,11 +8,10 @@ from podium.config import PodiumConfig
 from podium.data.records import read_prompts
 from podium.models import save
 from podium.parallel.hardware import hardware
-from podium.parallel.mesh import make_mesh
-from podium.parallel.rollout import rollout_layout
 from podium.rlhf.ppo_training import PpoRun, train_ppo
 from podium.stages.base import base_model, load, work_key
 from podium.stages.io import Result, StageIO
+from podium.stages.meshes import stage_mesh
 from podium.training.metrics import read_metrics
 
 ROLLOUTS_FILE = "rollouts.jsonl"
@@ -22,7 +21,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     """Tune the starting model on prompts/train.jsonl against the reward model."""
     folder, rollouts = io.output("policy"), io.output("rollouts")
     prompts = read_prompts(io.input("prompts") / "train.jsonl")
-    mesh = make_mesh(**config.platform.mesh.sizes())
+    mesh, rollout = stage_mesh(config, io, "ppo")
     base = base_model(config, io, mesh)
     reward = load(io.input("reward_model"), role="reward", dtype=config.model.dtype, mesh=mesh, shared=base)
     rollouts.mkdir(parents=True, exist_ok=True)
@@ -34,7 +33,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             config=config.ppo,
             seed=config.seed,
             mesh=mesh,
-            rollout=rollout_layout(mesh, config.platform.mesh.rollout),
+            rollout=rollout,
             folder=folder,
             checkpoints=f"{io.work('policy')}/checkpoints",
             rollouts=rollouts / ROLLOUTS_FILE,

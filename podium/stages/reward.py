@@ -17,12 +17,12 @@ from podium.data.records import PreferenceRecord, normalised_prompt, pairs, read
 from podium.data.tokenizer import Tokenizer
 from podium.evaluation import preference
 from podium.models import Model, save
-from podium.parallel.mesh import make_mesh
 from podium.rlhf.comparisons import encode
 from podium.rlhf.reward_training import RewardRun, train_reward
 from podium.rlhf.scoring import encode_answers, score_shown
 from podium.stages.base import base_model, reward_base, work_key
 from podium.stages.io import Result, StageIO
+from podium.stages.meshes import stage_mesh
 
 CONFIDENCE = 0.95
 # Points of accuracy that cutting the responses may cost before it is said.
@@ -35,7 +35,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     preferences = io.input("preferences")
     train = read_preferences(preferences / "train.jsonl")
     held_out = read_preferences(preferences / "eval.jsonl")
-    mesh = make_mesh(**config.platform.mesh.sizes())
+    mesh, _ = stage_mesh(config, io, "reward")
     policy = base_model(config, io, mesh)
     base = reward_base(config, policy, mesh)
     model = train_reward(

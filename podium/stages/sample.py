@@ -15,9 +15,9 @@ from podium.errors import UserError
 from podium.evaluation.candidates import Candidates, Response, SamplingRecord, write_candidates
 from podium.generation import Completions, generate
 from podium.models import Model
-from podium.parallel.mesh import make_mesh
 from podium.stages.base import base_model, base_name
 from podium.stages.io import Result, StageIO
+from podium.stages.meshes import stage_mesh
 from podium.training.progress import Progress
 
 
@@ -32,7 +32,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
         top_p=sample.top_p,
         seed=config.seed,
     )
-    mesh = make_mesh(**config.platform.mesh.sizes())
+    mesh, _ = stage_mesh(config, io, "sample")
     with jax.set_mesh(mesh):
         model = base_model(config, io, mesh)
         answers = answer(

@@ -18,11 +18,11 @@ from podium.evaluation.logprobs import answer_logprobs
 from podium.evaluation.statistics import Estimate
 from podium.models import Model, save
 from podium.parallel import placement
-from podium.parallel.mesh import make_mesh
 from podium.rlhf.demonstrations import Demonstration, encode
 from podium.rlhf.sft_training import SftRun, train_sft
 from podium.stages.base import FINE_TUNED_FROM, load, work_key
 from podium.stages.io import Result, StageIO
+from podium.stages.meshes import stage_mesh
 from podium.training.progress import Progress
 
 CONFIDENCE = 0.95
@@ -33,7 +33,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     assert config.sft is not None, "the runner starts no stage without its section"
     folder, demonstrations = io.output("model"), io.input("demonstrations")
     train = read_demonstrations(demonstrations / "train.jsonl")
-    mesh = make_mesh(**config.platform.mesh.sizes())
+    mesh, _ = stage_mesh(config, io, "sft")
     base = load(config.model.name_or_path, dtype=config.model.dtype, mesh=mesh, revision=config.model.revision)
     records = read_demonstrations(demonstrations / "eval.jsonl")
     held_out = encode(records, base.tokenizer, config.data.max_length)

@@ -111,6 +111,9 @@ def with_model(text: str) -> str:
         ("ppo: {}\nexport: {format: adapter}", "rlhf.yaml:3: export.format: adapter needs ppo.lora"),
         ("platform: {mesh: {data: -1}}", "platform.mesh.fsdp: data and fsdp are both -1"),
         ("platform: {mesh: {data: 0}}", "platform.mesh.data: an axis of 0 devices"),
+        ("platform: {mesh: {slice: 0}}", "platform.mesh.slice: an axis of 0 devices"),
+        ("platform: {mesh: best}", "platform.mesh: write auto, or devices along axes, such as {data: 1, fsdp: -1"),
+        ("platform: {mesh: {rollout: {tensor: 0}}}", "platform.mesh.rollout.tensor: write a number more than 0"),
         ("platform: {mesh: {data: -2}}", "platform.mesh.data: write a number at least -1, not -2"),
         ("platform: {resources: {ppoo: {}}}", "platform.resources.ppoo: write one of prepare, sft, reward"),
         ("platform: {resources: {ppo: {cpus: 4}}}", "platform.resources.ppo.cpus: unknown key; did you mean 'cpu'?"),
@@ -239,6 +242,17 @@ def test_an_unknown_key_anywhere_is_reported_with_its_path_and_line(section: str
     assert any(said.startswith(f"rlhf.yaml:{line}: {dotted}: unknown key; ") for said in first)
 
 
+SIZES = st.integers(1, 64)
+MESHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "slice": st.just(-1) | SIZES,
+        "data": SIZES,
+        "fsdp": st.just(-1) | SIZES,
+        "tensor": SIZES,
+        "rollout": st.none() | st.fixed_dictionaries({}, optional={"data": st.just(-1) | SIZES, "tensor": SIZES}),
+    },
+)
 VALUES = st.fixed_dictionaries(
     {"model": st.fixed_dictionaries({"name_or_path": st.text("abc/", min_size=1), "revision": st.none() | st.text()})},
     optional={
@@ -265,7 +279,7 @@ VALUES = st.fixed_dictionaries(
         "ppo": st.fixed_dictionaries(
             {}, optional={"kl_target": st.none() | st.floats(0.1, 10), "gamma": st.floats(0, 1)}
         ),
-        "platform": st.fixed_dictionaries({}, optional={"mesh": st.just({"data": 2, "fsdp": 1})}),
+        "platform": st.fixed_dictionaries({}, optional={"mesh": st.just("auto") | MESHES}),
     },
 )
 
@@ -319,7 +333,7 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
         "gates": {"evaluation"},
     }
     assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
-    assert parts["ppo"]["platform"] == {"mesh": {"data": 1, "fsdp": -1, "tensor": 2, "rollout": None}}
+    assert parts["ppo"]["platform"] == {"mesh": {"slice": -1, "data": 1, "fsdp": -1, "tensor": 2, "rollout": None}}
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
     assert "preferences" not in parts["ppo"]["data"]
     # A run that is started again with other consequences of failed gates repeats no evaluation.

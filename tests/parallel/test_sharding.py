@@ -8,17 +8,17 @@ import pytest
 from podium.errors import UserError
 from podium.models.family import init_params
 from podium.parallel import placement
-from podium.parallel.mesh import make_mesh
-from podium.parallel.sharding import named_sharding, partition_spec
+from podium.parallel.mesh import make_mesh, split_fsdp
+from podium.parallel.sharding import named_sharding, partition_spec, spread
 from podium.rlhf.networks import Network
 from support import tiny
 
 
 def test_weights_that_do_not_divide_are_named() -> None:
-    """Two key-value heads over four devices."""
+    """Four query heads over eight devices; two key-value heads are repeated, and no mistake."""
     params, _ = init_params(tiny.CONFIG, jax.random.key(0))
-    mesh = make_mesh(data=2, fsdp=1, tensor=4)
-    with pytest.raises(UserError, match=r"platform\.mesh: .*kv_heads.*tensor=4 = 4 devices cannot share"):
+    mesh = make_mesh(data=1, fsdp=1, tensor=8)
+    with pytest.raises(UserError, match=r"platform\.mesh: .* 4 along heads .*tensor=8 = 8 devices cannot share"):
         placement.place_weights(mesh, Network(tiny.CONFIG).axes({"base": params}), {"base": params})
 
 
@@ -32,6 +32,11 @@ def test_devices_that_a_mesh_does_not_fit_are_counted() -> None:
         make_mesh(data=3)
 
 
+def test_slices_that_are_not_there_are_counted() -> None:
+    with pytest.raises(UserError, match="slice=2, but the devices are of 1; write -1 or 1"):
+        make_mesh(slices=2)
+
+
 def test_an_axis_without_a_rule_is_named() -> None:
     with pytest.raises(UserError, match="the axis 'experts' of this model has no row"):
         partition_spec(("batch", "experts"))
@@ -40,3 +45,26 @@ def test_an_axis_without_a_rule_is_named() -> None:
 def test_what_divides_is_cut() -> None:
     sharding = named_sharding(make_mesh(data=2, fsdp=2, tensor=2), ("vocab", "embed"), (96, 32), "table")
     assert jax.device_put(jnp.zeros((96, 32)), sharding).addressable_shards[0].data.shape == (48, 16)
+
+
+def test_fsdp_in_two_axes_cuts_as_one_does() -> None:
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
+    split = split_fsdp(mesh, 2)
+    assert dict(split.shape) == {"slice": 1, "data": 1, "fsdp": 2, "fsdp_inner": 2, "tensor": 2}
+    assert split_fsdp(mesh, 4) is mesh and split_fsdp(mesh, 3) is mesh
+    for axes in (("vocab", "embed"), ("batch", None)):
+        cuts = [named_sharding(one, axes, (32, 16)).devices_indices_map((32, 16)) for one in (mesh, split)]
+        assert cuts[0] == cuts[1]
+    assert placement.data_parallel(split) == placement.data_parallel(mesh) == 4
+
+
+@pytest.mark.parametrize("kv_heads", [1, 3, 4])
+def test_key_value_heads_are_repeated_until_devices_share_them(kv_heads: int) -> None:
+    """Each query head still finds its own by dividing: head n of 12 belongs to n // (12 / kv_heads)."""
+    with jax.set_mesh(make_mesh(data=2, fsdp=1, tensor=4)):
+        heads = jax.jit(lambda x: spread(x, ("embed", "kv_heads", "head_dim")))(
+            jnp.arange(kv_heads, dtype=jnp.float32)[None, :, None]
+        )
+    repeated = heads.shape[1]
+    assert repeated % 4 == 0 and 12 % repeated == 0
+    assert [int(heads[0, n // (12 // repeated), 0]) for n in range(12)] == [n // (12 // kv_heads) for n in range(12)]

@@ -111,6 +111,7 @@ def test_micro_batches_and_fillers_change_nothing(loss: str) -> None:
     [
         ({"data": 8, "fsdp": 1}, "decoder"),
         ({"data": 2, "fsdp": 2, "tensor": 2}, "decoder"),
+        ({"data": 1, "fsdp": 2, "tensor": 4}, "decoder"),
         ({"data": 2, "fsdp": 2, "tensor": 2}, "encoder-decoder"),
     ],
 )

@@ -139,6 +139,7 @@ def test_micro_batches_and_fillers_change_nothing(config: NetworkConfig) -> None
     [
         ("decoder", {"data": 8, "fsdp": 1}),
         ("decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
+        ("decoder", {"data": 1, "fsdp": 2, "tensor": 4}),
         ("encoder-decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
     ],
 )

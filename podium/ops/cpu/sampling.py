@@ -7,8 +7,7 @@ cumulative distribution needs one uniform number per row.
 import jax
 import jax.numpy as jnp
 
-# Bounds of the width of the blocks in which the cumulative distribution is searched: the square root of a vocabulary.
-_BLOCK = (64, 256)
+from podium.ops.blocks import find_block, find_inside, in_blocks
 
 
 def first_highest(wide: jax.Array) -> jax.Array:
@@ -23,23 +22,7 @@ def first_highest(wide: jax.Array) -> jax.Array:
 
 
 def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """As `podium.ops.sampling.reference_inverse_cdf`, in two levels: sums of blocks, then one block."""
-    width = _block_width(weights.shape[1])
-    blocks = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % width))).reshape(weights.shape[0], -1, width)
-    ends = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)
-    target = uniform * ends[:, -1]
-    block = jnp.sum((ends <= target[:, None]).astype(jnp.int32), axis=-1)
-    block = jnp.minimum(block, ends.shape[-1] - 1)
-    before = jnp.where(block > 0, jnp.take_along_axis(ends, jnp.maximum(block - 1, 0)[:, None], axis=-1)[:, 0], 0.0)
-    row = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    inside = jnp.cumsum(row, axis=-1)
-    # Rounding may leave the target beyond the block's own sum: the last token with any weight then stands in.
-    reachable = jnp.minimum(target - before, inside[:, -1] * (1 - jnp.finfo(jnp.float32).eps))
-    offset = jnp.sum((inside <= reachable[:, None]).astype(jnp.int32), axis=-1)
-    return block * width + jnp.minimum(offset, width - 1)
-
-
-def _block_width(vocab: int) -> int:
-    """The largest width that divides the vocabulary; where none does, the largest, and the last block is filled up."""
-    narrow, wide = _BLOCK
-    return next((width for width in range(wide, narrow - 1, -1) if vocab % width == 0), wide)
+    """As `podium.ops.sampling.reference_inverse_cdf`, in two levels."""
+    blocks = in_blocks(weights)
+    block, distance = find_block(jnp.sum(blocks, axis=-1), uniform)
+    return block * blocks.shape[-1] + find_inside(blocks, block, distance)
