@@ -45,10 +45,10 @@ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(1) || \
 	{ echo "uv could not install this lock; trying pip"; $(BIN)/python -m pip install --quiet --require-hashes $(1); }
 endef
 
-.PHONY: help setup demo test lint types pytest pythons bench images specs locks clean
+.PHONY: help setup demo test lint types pytest pythons bench images specs locks pods-test clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.podium ## Make the virtual environment .venv with everything but torch
 
@@ -89,6 +89,10 @@ specs: $(VENV)/.podium ## Compile the pipelines that are kept under pipelines/sp
 
 locks: $(VENV)/.podium ## Resolve the requirement locks again, after a change of pyproject.toml
 	requirements/lock.sh $(BIN)/uv
+
+pods-test: $(VENV)/.podium ## Run whole stages as several processes, and end one of them in every way (half an hour)
+	$(BIN)/python benchmarks/reliability/pods.py
+	$(BIN)/python benchmarks/reliability/gang.py --processes 4
 
 clean: ## Remove what the other targets made, except runs/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -63,7 +63,7 @@ class Gang:
         here = self.out if self.common or index == 0 else self.folder / f"{self.name}.{index}"
         spec = STAGE_TABLE[stage]
         inputs = [f"--input={x.name}={self.out}/{x.stage}/{x.output}" for x in spec.takes if not x.optional]
-        outputs = [f"--output={name}={here}/{stage}/{name}" for name in spec.outputs if name != "demonstrations"]
+        outputs = [f"--output={name}={here}/{stage}/{name}" for name in spec.outputs]
         gang = []
         if self.processes > 1:
             gang = [f"--coordinator=localhost:{port}", f"--num-processes={self.processes}", f"--process-id={index}"]
@@ -120,5 +120,5 @@ def write(folder: Path, **changes: Any) -> None:
         "platform": {"mesh": {"data": 2, "fsdp": 2}, "heartbeat_timeout": 10, "start_timeout": 60},
     }
     for name, values in changes.items():
-        config[name] |= values
+        config[name] = config.get(name, {}) | values
     (folder / "rlhf.json").write_text(json.dumps(config), encoding="utf-8")
