@@ -48,7 +48,7 @@ endef
 .PHONY: help setup demo test lint types pytest pythons bench images specs locks pods-test clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.podium ## Make the virtual environment .venv with everything but torch
 
