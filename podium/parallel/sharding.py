@@ -145,6 +145,14 @@ def spread(x: jax.Array, axes: Axes) -> jax.Array:
     return x if copies == 1 else constrain(jnp.repeat(x, copies, axis=dim), *axes)
 
 
+def spread_tree(tree: Any, axes: Any) -> Any:
+    """Repeat the key-value heads of every leaf, as `spread` does: what is laid out so is cut, where it would be whole.
+
+    A network computes with such weights as with its own.
+    """
+    return jax.tree.map(spread, tree, axes)
+
+
 def constrain_tree(tree: Any, axes: Any) -> Any:
     """Pin every leaf of a tree to its logical axes, as `constrain` does."""
     return jax.tree.map(lambda leaf, names: constrain(leaf, *names), tree, axes)

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from podium.parallel.sharding import FSDP, Layout
+
 # A side of a slice is a ring where its two ends are linked: of v5e and v6e a side of 16 chips, which is a whole pod; of
 # v4 and v5p all sides, where each is a multiple of 4 chips (Google's pages on the system architecture of each).
 _FLAT_RING = 16
@@ -36,6 +38,13 @@ def ring_hops(mesh: Mesh, axes: Sequence[str]) -> Hops | None:
     sides = _sides(mesh.devices.flat)
     hops = [count for ring in rings for count in _around(ring, sides)]
     return Hops(float(np.mean(hops)), max(hops))
+
+
+def mesh_hops(mesh: Mesh, rollout: Layout | None = None) -> dict[str, Hops]:
+    """Count the hops of every ring that a program of this mesh uses: of its axes, and of the weights of a rollout."""
+    rings = {"data": ("data",), "fsdp": FSDP, "tensor": ("tensor",)}
+    rings |= {} if rollout is None else {"rollout": rollout.weights}
+    return {name: hops for name, axes in rings.items() if (hops := ring_hops(mesh, axes)) is not None}
 
 
 class _Side(NamedTuple):

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from podium.parallel import placement
-from podium.parallel.sharding import Layout, laid_out, tree_shardings
+from podium.parallel.sharding import Layout, laid_out, spread_tree, tree_shardings
 from podium.rlhf.networks import Network, Tree, Weights
 from podium.rlhf.roles import Roles, start_weights
 from podium.rlhf.state import Frozen, PpoState
@@ -21,10 +21,16 @@ Start = Callable[[dict[str, Weights]], PpoState]
 
 
 def with_rollout(roles: Roles, frozen: Frozen, rollout: Layout | None) -> Frozen:
-    """Name the policy's frozen base a second time where the policy answers in another layout."""
+    """Name the policy's frozen base a second time where the policy answers in another layout.
+
+    Under the mesh in force, key-value heads that the rollout's devices cannot share are repeated in it.
+    """
     if rollout is None or roles.policy.base is None:
         return frozen
-    return frozen._replace(bases={**frozen.bases, "rollout": frozen.bases[roles.policy.base]})
+    base = frozen.bases[roles.policy.base]
+    with laid_out(rollout):
+        base = spread_tree(base, Network(roles.policy.config).axes({"base": base})["base"])
+    return frozen._replace(bases={**frozen.bases, "rollout": base})
 
 
 def frozen_shardings(mesh: Mesh, roles: Roles, frozen: Frozen, rollout: Layout | None) -> Frozen:
@@ -68,7 +74,8 @@ def place(
     placed = jax.device_put(weights, shardings.weights)
     # Weights stay where they are: given back by the program, they would be copies.
     beside = jax.jit(lambda weights: start(weights)._replace(weights={}), out_shardings=shardings._replace(weights={}))
-    frozen = with_rollout(roles, frozen, rollout)
+    with placement.on(mesh):
+        frozen = with_rollout(roles, frozen, rollout)
     frozen = jax.device_put(frozen, frozen_shardings(mesh, roles, frozen, rollout))
     return frozen, beside(placed)._replace(weights=placed)
 
@@ -88,7 +95,9 @@ def abstract_arrays(
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     weights, frozen = jax.eval_shape(functools.partial(start_weights, roles), policy, reward, key)
-    state, frozen = jax.eval_shape(start, weights), with_rollout(roles, frozen, rollout)
+    with placement.on(mesh):
+        frozen = jax.eval_shape(functools.partial(with_rollout, roles, rollout=rollout), frozen)
+    state = jax.eval_shape(start, weights)
     shardings = frozen_shardings(mesh, roles, frozen, rollout), state_shardings(mesh, roles, optimizers, state)
     arrays: tuple[Frozen, PpoState] = placement.abstract((frozen, state), shardings)
     return arrays

@@ -9,7 +9,7 @@ from podium.generation.decode import Responses, respond
 from podium.models.lora import merge_adapter
 from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
-from podium.parallel.sharding import constrain_tree, laid_out
+from podium.parallel.sharding import constrain_tree, laid_out, spread_tree
 from podium.rlhf.networks import Bases, over_rows
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import PpoState, step_keys
@@ -81,7 +81,8 @@ def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:
     network = spec.policy
     weights = network.compute(state.weights["policy"])
     if spec.rollout is not None:
-        weights = constrain_tree(weights, network.axes(weights))
+        axes = network.axes(weights)
+        weights = constrain_tree(spread_tree(weights, axes), axes)
     base = bases.get("rollout") if network.base is not None else None
     params, adapter = network.params(bases, weights) if base is None else base, weights.get("adapter")
     if spec.merge_adapter and network.lora is not None:

@@ -16,6 +16,7 @@ from podium.ops.embedding import lookup
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh, split_fsdp
 from podium.parallel.sharding import Layout, laid_out, named_sharding
+from support.hlo import crossing
 
 # 4 shards of four blocks of 256, which are those of the whole.
 BATCH, VOCAB, EMBED, TIME = 8, 4096, 16, 6
@@ -24,13 +25,6 @@ MESHES = {
     "fsdp": {"data": 2, "fsdp": 4},
     "all": {"data": 2, "fsdp": 2, "tensor": 2},
 }
-COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
-
-
-def crossing(text: str) -> list[tuple[int, ...]]:
-    """Shapes of what the collective operations of a compiled program give."""
-    shapes = [shape for line in COLLECTIVE.findall(text) for shape in re.findall(r"\w+\[([\d,]*)\]", line)]
-    return [tuple(int(size) for size in shape.split(",") if size) for shape in shapes]
 
 
 @pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)

@@ -36,7 +36,7 @@ from jax.sharding import Mesh
 from podium.config.platform import RolloutMeshConfig
 from podium.parallel.mesh import AXES, make_mesh
 from podium.parallel.rollout import with_rollout
-from podium.parallel.topology import ring_hops
+from podium.parallel.topology import mesh_hops, ring_hops
 
 found = {}
 for name, slices, sizes, shared in json.loads(sys.argv[1]):
@@ -48,11 +48,9 @@ for name, slices, sizes, shared in json.loads(sys.argv[1]):
     plain = Mesh(np.array(devices).reshape(mesh.devices.shape), AXES)
     found[f"{name} x {slices}"] = {
         "shape": list(mesh.devices.shape),
-        "fsdp": ring_hops(mesh, ["fsdp"]),
-        "tensor": ring_hops(mesh, ["tensor"]),
+        **mesh_hops(split, layout),
         "plain": ring_hops(plain, ["fsdp"]),
-        "rollout": ring_hops(split, layout.weights),
-        "slice_of": sorted({len({d.slice_index for d in part.flat}) for part in mesh.devices}),
+        "slice_of": sorted({len({getattr(d, "slice_index", 0) for d in part.flat}) for part in mesh.devices}),
     }
 print(json.dumps(found))
 """

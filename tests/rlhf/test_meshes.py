@@ -6,6 +6,7 @@ repeated in another order, with rows of embeddings exchanged for the wrong colum
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.training.optimizer import make_optimizer
 from support import tiny
 from support.bounds import check_reordered
+from support.hlo import crossing, loops
 
 # Eight query heads, so that eight devices can share them; the decoder has two key-value heads.
 DECODER = tiny.CONFIG.replace(heads=8, head_dim=4)
@@ -86,9 +88,11 @@ def test_eight_devices_give_the_results_of_one(name: str) -> None:
     one, eight = set_up(case, jax.devices()[:1]), set_up(case, jax.devices())
     with placement.on(eight.mesh):
         batch = Prompts(*placement.place_batch(eight.mesh, tuple(prompts)))
-        answered = jax.device_get(
-            jax.jit(functools.partial(answer, eight.spec))(eight.frozen.bases, eight.state, batch)
-        )
+        arguments = eight.frozen.bases, eight.state, batch
+        ask = jax.jit(functools.partial(answer, eight.spec)).lower(*arguments).compile()
+        answered = jax.device_get(ask(*arguments))
+    # For a token: no weights, and of a row no more than its width and a few numbers, so not its logits.
+    assert max(map(math.prod, crossing(loops(ask.as_text())))) <= ROWS * case.config.embed
     with placement.on(one.mesh):
         rollout = jax.device_get(jax.jit(functools.partial(roll_out, one.spec))(one.frozen.bases, one.state, prompts))
         text = rollout.text._replace(response_ids=answered.ids, response_mask=answered.mask)

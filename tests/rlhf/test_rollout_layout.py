@@ -4,7 +4,6 @@ Seen to fail: with weights cut as in training.
 """
 
 import functools
-import re
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from podium.rlhf.rollout import roll_out
 from podium.rlhf.state import init_state
 from podium.training.optimizer import make_optimizer
 from support import tiny
+from support.hlo import loops, meetings
 
 MESH = {"data": 1, "fsdp": 2, "tensor": 2}
 LAYOUTS = {"weights over tensor": (2, 2), "weights over both": (1, 4)}
@@ -53,21 +53,6 @@ def run(lora: bool, sizes: tuple[int, int] | None, kind: str):
     return jax.device_get(out), answers
 
 
-def meetings_in_loops(text: str) -> int:
-    """Count the collective operations of computations that are bodies of loops, or are called by these."""
-    computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, flags=re.M | re.S))
-    todo = re.findall(r"body=%?([\w.-]+)", text)
-    seen: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in seen or name not in computations:
-            continue
-        seen.add(name)
-        todo += re.findall(r"(?:calls|to_apply|body)=%?([\w.-]+)", computations[name])
-    kinds = "all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all"
-    return sum(len(re.findall(rf" (?:{kinds})(?:-start)?\(", computations[name])) for name in seen)
-
-
 @pytest.mark.parametrize(
     "kind, lora",
     [("decoder", True), ("decoder", False), ("encoder-decoder", True)],
@@ -75,13 +60,13 @@ def meetings_in_loops(text: str) -> int:
 )
 def test_a_step_is_the_same_in_every_layout(kind: str, lora: bool) -> None:
     plain, text = run(lora, None, kind)
-    before = meetings_in_loops(text)
+    before = meetings(loops(text))
     for sizes in LAYOUTS.values():
         out, text = run(lora, sizes, kind)
         np.testing.assert_array_equal(out.rows["ids"], plain.rows["ids"])
         for name, value in plain.metrics.items():
             np.testing.assert_allclose(out.metrics[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
-        assert 0 < meetings_in_loops(text) < before
+        assert 0 < meetings(loops(text)) < before
 
 
 def test_a_layout_takes_whole_axes_of_the_mesh() -> None:
