@@ -41,7 +41,7 @@ def outdated(config: PodiumConfig, before: PodiumConfig | None, folder: Path) ->
         settings = with_batch(stage, stage_config(config, stage))
         if not behind and task_key(stage, settings, digests) == (manifest.key if manifest else begun):
             continue
-        old = manifest.config if manifest else stage_config(before, stage) if before else settings
+        old = manifest.config if manifest else with_batch(stage, stage_config(before, stage)) if before else settings
         reasons = [*differences(deciding(old), deciding(settings))]
         if manifest:
             reasons += _changed(config, manifest.inputs, digests, behind=behind)

@@ -333,7 +333,9 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
         "gates": {"evaluation"},
     }
     assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
-    assert parts["ppo"]["platform"] == {"mesh": {"slice": -1, "data": 1, "fsdp": -1, "tensor": 2, "rollout": None}}
+    limits = {"start_timeout": 300.0, "heartbeat_timeout": 100, "step_timeout": None}
+    mesh = {"slice": -1, "data": 1, "fsdp": -1, "tensor": 2, "rollout": None}
+    assert parts["ppo"]["platform"] == {"mesh": mesh} | limits
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
     assert "preferences" not in parts["ppo"]["data"]
     # A run that is started again with other consequences of failed gates repeats no evaluation.
