@@ -19,7 +19,13 @@ def make_mesh(*, data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequen
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    per_slice = len(devices) // slices
+    shape = (slices, *mesh_sizes(len(devices) // slices, data=data, fsdp=fsdp, tensor=tensor))
+    grid = np.array(devices).reshape(shape)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_sizes(per_slice: int, *, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """Give the devices along data, fsdp and tensor of a slice; one may be -1. Raises UserError as `make_mesh`."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     rest = [name for name, size in sizes.items() if size == -1]
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
@@ -30,6 +36,4 @@ def make_mesh(*, data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequen
         )
     for name in rest:
         sizes[name] = per_slice // fixed
-    shape = (slices, sizes["data"], sizes["fsdp"], sizes["tensor"])
-    grid = np.array(devices).reshape(shape)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return sizes["data"], sizes["fsdp"], sizes["tensor"]

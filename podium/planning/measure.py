@@ -1,0 +1,156 @@
+"""Measure one program on one mesh: what it holds, computes, moves and exchanges."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from podium.parallel.phases import PHASES
+from podium.planning import memory, meshes
+from podium.planning.collectives import collectives_in
+from podium.planning.exchanges import estimated
+from podium.planning.operations import count
+from podium.planning.programs import Job, Planned, build
+from podium.planning.roofline import Phase
+from podium.planning.topology import Topology
+from podium.planning.work import NOTHING, Work, item_size
+
+GIB = 2**30
+Say = Callable[[str], None]
+# What the compiler says of a program that is too large: of how much, and of how much there is.
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a step on a mesh. memory: bytes of a chip by kind; peak: of all that lives at once.
+
+    compiled: whether the compiler said so, or shapes alone; fits: within `limit`.
+    """
+
+    mesh: Mapping[str, int]
+    hops: Mapping[str, float]
+    memory: Mapping[str, int]
+    peak: int
+    limit: int
+    compiled: bool
+    fits: bool
+    phases: tuple[Phase, ...]
+    rows: int
+    micro_batches: int
+    compile_seconds: float = 0.0
+
+    def data(self) -> dict[str, Any]:
+        """Give it as JSON holds it."""
+        return asdict(self)
+
+
+def by_compiling(job: Job, topology: Topology, say: Say) -> Measured:
+    """Compile the program for TPUs, whole, as training does. Raises UserError as `programs.build`."""
+    sizes = meshes.sizes_on(topology, job.config.platform.mesh)
+    mesh = meshes.tpu_mesh(topology, sizes)
+    say(f"tracing the {job.stage} step")
+    planned = build(job, mesh)
+    traced = planned.step.trace()
+    executed = count(traced.jaxpr, decode_steps=planned.decode_steps)
+    held, limit = memory.arguments(planned), topology.accelerator.chip.memory
+    # Checked before: a compiler takes minutes to find out that arguments alone are too large.
+    found = _from_shapes(planned, topology, executed)
+    if sum(held.values()) > limit:
+        return replace(found, hops=meshes.hops(mesh, topology))
+    say(f"compiling the {job.stage} step for {topology}")
+    began = time.monotonic()
+    try:
+        with jax.set_mesh(mesh):
+            compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        return replace(_too_large(found, str(error)), hops=meshes.hops(mesh, topology))
+    seconds = time.monotonic() - began
+    say("reading the compiled program")
+    stats = compiled.memory_analysis()
+    exchanged = collectives_in(compiled.as_text(), dict(mesh.shape), decode_steps=planned.decode_steps)
+    outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    kinds = held | {"temporaries": stats.temp_size_in_bytes, "outputs": max(outputs, 0)}
+    return replace(
+        found,
+        hops=meshes.hops(mesh, topology),
+        memory=kinds,
+        peak=sum(kinds.values()),
+        compiled=True,
+        fits=sum(kinds.values()) <= limit,
+        phases=tuple(replace(phase, collectives=exchanged.get(phase.name, [])) for phase in found.phases),
+        compile_seconds=seconds,
+    )
+
+
+def _too_large(found: Measured, message: str) -> Measured:
+    """Read what the compiler says of a program that does not fit. Raises anything else as it is, our fault."""
+    said = _TOO_LARGE.search(message)
+    if "RESOURCE_EXHAUSTED" not in message or said is None:
+        raise RuntimeError(f"the compiler refused the program: {message[:2000]}")
+    needed, limit = (int(float(number) * _UNITS[unit]) for number, unit in (said.groups()[:2], said.groups()[2:]))
+    kinds = dict(found.memory) | {"temporaries": max(needed - sum(_arguments(found).values()), 0)}
+    return replace(found, memory=kinds, peak=needed, limit=limit, compiled=True, fits=False)
+
+
+def _arguments(found: Measured) -> dict[str, int]:
+    return {name: size for name, size in found.memory.items() if name != "temporaries"}
+
+
+def by_shapes(job: Job, topology: Topology, *, trace: bool) -> Measured:
+    """Measure without a compiler. `trace` counts operations of the program itself, else they follow from sizes."""
+    sizes = meshes.sizes_on(topology, job.config.platform.mesh)
+    planned = build(job, meshes.shape_mesh(sizes))
+    executed = None
+    if trace:
+        alone = build(job, meshes.shape_mesh((1, 1, 1, 1)))
+        executed = _scaled(alone, planned)
+    return _from_shapes(planned, topology, executed)
+
+
+def _scaled(alone: Planned, planned: Planned) -> dict[str, float]:
+    """Operations of a program over all devices, from that of one with its own rows."""
+    step = alone.step
+    traced = jax.make_jaxpr(lambda *arguments: step.program(*arguments))(*_unplaced(step.arguments))
+    counts = count(traced, decode_steps=alone.decode_steps)
+    return {name: value * planned.rows / alone.rows for name, value in counts.items()}
+
+
+def _unplaced(arguments: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+
+
+def _from_shapes(planned: Planned, topology: Topology, executed: Mapping[str, float] | None) -> Measured:
+    mesh = planned.step.mesh
+    held = memory.arguments(planned) | {"temporaries": memory.temporaries(planned).largest}
+    limit = topology.accelerator.chip.memory
+    phases = tuple(
+        Phase(
+            name,
+            planned.work[name].useful,
+            planned.work[name].executed if executed is None else executed.get(name, 0.0),
+            moved(planned, name),
+            tuple(estimated(planned, name, topology)),
+        )
+        for name in PHASES
+        if name in planned.work
+    )
+    peak = sum(held.values())
+    return Measured(
+        dict(mesh.shape), {}, held, peak, limit, False, peak <= limit, phases, planned.rows, planned.micro_batches
+    )
+
+
+def moved(planned: Planned, name: str) -> float:
+    """Bytes of a chip's memory that a phase reads and writes: weights of each pass, the cache, activations, states."""
+    mesh: Mesh = planned.step.mesh
+    work: Work = planned.work.get(name, NOTHING)
+    share = planned.share.get(name, planned.share[""])
+    weights = work.weights * item_size(planned.trained[0].config) / share
+    cut = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    return weights + (work.cache + work.activations) / mesh.size + work.slots / cut

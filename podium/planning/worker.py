@@ -1,0 +1,59 @@
+"""The process that measures: `python -m podium.planning.worker`, a request on stdin, lines of JSON on stdout.
+
+A process of its own, because the compiler for TPUs reads its environment when JAX starts, which happens once. Lines are
+{"say": ...} on the way, then one of {"measured": ...}, {"error": ...} or {"sweep": ...}.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from podium.errors import UserError
+
+
+def main() -> None:
+    """Answer the one request."""
+    # What libraries print must not stand between the lines.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+
+    def say(text: str) -> None:
+        _write(answers, {"say": text})
+
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            _write(answers, _answer(request, say))
+        except UserError as error:
+            _write(answers, {"error": str(error)})
+
+
+def _write(answers: TextIO, line: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(line) + "\n")
+
+
+def _answer(request: Mapping[str, Any], say: Any) -> dict[str, Any]:
+    from podium.config.load import load_config_data
+    from podium.planning import advice, measure, sweep
+    from podium.planning.programs import Job
+    from podium.planning.topology import Topology
+
+    config = load_config_data(request["config"], source="plan", resolved=True)
+    topology = Topology(request["topology"], tuple(request["shape"]), request["slices"])
+    job = Job(request["stage"], config, request["models"], "tpu" if topology.is_tpu else "gpu")
+    if request["sweep"]:
+        return {"sweep": sweep.run(job, topology, say)}
+    if topology.is_tpu:
+        measured = measure.by_compiling(job, topology, say)
+    else:
+        say(f"tracing the {job.stage} step")
+        measured = measure.by_shapes(job, topology, trace=True)
+    changes = [] if measured.fits else advice.changes(job, topology, measured)
+    return {"measured": measured.data() | {"advice": changes}}
+
+
+if __name__ == "__main__":
+    main()
