@@ -41,7 +41,7 @@ from podium.rlhf.layout import abstract_arrays
 from podium.rlhf.networks import Network
 from podium.rlhf.program import abstract_step, make_optimizers
 from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import abstract_sources, make_roles, ppo_spec
+from podium.rlhf.roles import make_roles, ppo_spec
 from podium.rlhf.state import init_state
 
 
@@ -114,7 +114,7 @@ def compile_step(options: argparse.Namespace) -> Compiled:
     spec, (optimizers, _) = ppo_spec(roles, config, (2,), 0), make_optimizers(roles, config)
     mesh = mesh_of(options.topology, options.tensor)
     start = functools.partial(start_state, optimizers=optimizers)
-    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start)
+    arrays = abstract_arrays(mesh, roles, optimizers, start)
     step = abstract_step(
         spec,
         optimizers,

@@ -138,7 +138,8 @@ def _named_groups(sizes: str, order: str, axes: str) -> list[list[int]]:
     shape = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", sizes)}
     iota = _IOTA.search(order)
     numbers = (_iota(iota) if iota else np.arange(math.prod(shape.values()))).reshape(tuple(shape.values()))
-    split, varying = [], []
+    split: list[int] = []
+    varying: list[int] = []
     parts = {name: (int(before or 1), int(size or shape[name])) for name, before, size in _PART.findall(axes)}
     for name, size in shape.items():
         before, inside = parts.get(name, (size, 1))

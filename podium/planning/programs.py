@@ -54,7 +54,8 @@ class Job:
         own = self.config.reward.model if name == "reward" else None
         dtype = (own or self.config.model).dtype
         parsed = parse_config(self.models[name], f"{name}'s config.json", dtype=dtype)
-        return parsed.replace(implementation=self.platform)
+        # cuDNN's attention is traced only where cuDNN is; its reference has the same products.
+        return parsed.replace(implementation="reference" if self.platform == "gpu" else self.platform)
 
     @property
     def section(self) -> TrainingConfig:

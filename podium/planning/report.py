@@ -82,6 +82,6 @@ def bars(rows: Sequence[Row], texts: Sequence[str], *, x: str, limit: float | No
             f"<title>{escape(label)}: {escape(text)}</title></rect>"
         )
     if limit is not None:
-        place = chart.x.at(limit)
-        chart.add(f'<line class="rule" x1="{place:.1f}" y1="{_TOP}" x2="{place:.1f}" y2="{height - BOTTOM}"/>')
+        end = chart.x.at(limit)
+        chart.add(f'<line class="rule" x1="{end:.1f}" y1="{_TOP}" x2="{end:.1f}" y2="{height - BOTTOM}"/>')
     return chart.render()

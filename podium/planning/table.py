@@ -90,15 +90,15 @@ def _phases(plan: Mapping[str, Any]) -> list[str]:
                 bound(one["bound_by"]),
             )
         )
-    step = plan["step"]
+    step, use = plan["step"], plan["efficiencies"]
+    rate = step["samples_per_second"]
     total = sum(one["executed"] for one in plan["phases"])
     ends = seconds(step["bound_seconds"]), seconds(step["predicted_seconds"])
     rows.append(("step", operations(total), "", *ends, ""))
-    use = plan["efficiencies"]
     return [
         f"A step, {NOT_MEASURED}:",
         *columns(rows),
-        f"predicted: MFU {share(step['mfu'])}, HFU {share(step['hfu'])}, {step['samples_per_second']:.3g} rows a second",
+        f"predicted: MFU {share(step['mfu'])}, HFU {share(step['hfu'])}, {rate:.3g} rows a second",
         f"at peak: published rates; predicted: {use['products']:.0%} of products, {use['memory']:.0%} of memory, "
         f"{use['links']:.0%} of links, and a latency for each exchange",
     ]
@@ -135,8 +135,8 @@ def show_sweep(found: Mapping[str, Any], topology: str) -> None:
     """Print what a sweep found."""
     sweep = found["sweep"]
     lines = [
-        f"{sweep['tried']} choices on {topology} estimated from shapes, {sweep['fitting']} fit. None is both smaller and",
-        f"faster than one of these; times are {NOT_MEASURED}:",
+        f"{sweep['tried']} choices on {topology} were estimated from shapes, {sweep['fitting']} fit. None is both",
+        f"smaller and faster than one of these; times are {NOT_MEASURED}:",
         *_points(sweep["frontier"]),
     ]
     if sweep["compiled"]:

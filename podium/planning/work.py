@@ -5,6 +5,7 @@ through frozen weights, 6 where they are trained. What rematerialisation compute
 queries, keys and values, are `executed` beside them: MFU is of the first, HFU of the second.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ def _size(tree: Tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@functools.lru_cache(maxsize=64)
 def weights_of(config: NetworkConfig, lora: LoraSpec | None = None) -> Weights:
     """Count a network's weights without making any."""
     base, adapter = family.abstract_params(config, lora)

@@ -22,7 +22,7 @@ from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import ScoreFn, StepOutput, learn, make_step
 from podium.rlhf.prompt_batches import WIDTH_STEP, PromptBatches
 from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import Roles, abstract_sources, make_roles, ppo_spec
+from podium.rlhf.roles import Roles, make_roles, ppo_spec
 from podium.rlhf.rollout import Prompts, roll_out
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import Frozen, PpoState, init_state
@@ -154,7 +154,7 @@ def abstract_ppo_step(
     def start(weights: dict[str, Weights]) -> PpoState:
         return init_state(weights, optimizers, kl_coef=config.kl_coef, key=jax.random.key(0))
 
-    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start, rollout)
+    arrays = abstract_arrays(mesh, roles, optimizers, start, rollout)
     score = reward_scores(reward, spec)
     columns = -(-width // WIDTH_STEP) * WIDTH_STEP
     step = abstract_step(

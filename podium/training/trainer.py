@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -56,10 +57,9 @@ def abstract_training(
     """
     shapes, axes = weights
     trained = tree_shardings(mesh, axes, shapes)
-    whole = placement.whole(mesh)
-    state = TrainState(shapes, jax.eval_shape(tx.init, shapes), jax.ShapeDtypeStruct((), "int32"))
-    shardings = TrainState(trained, optimizer_shardings(tx, trained, shapes, mesh), whole)
-    state = placement.abstract(state, shardings)
+    state = jax.eval_shape(lambda weights: TrainState(weights, tx.init(weights), jnp.zeros((), jnp.int32)), shapes)
+    slots = optimizer_shardings(tx, trained, shapes, mesh)
+    state = placement.abstract(state, state._replace(weights=trained, optimizer=slots, step=placement.whole(mesh)))
     bases = placement.abstract(frozen[0], tree_shardings(mesh, frozen[1], frozen[0]))
     batch = placement.abstract(batch, jax.tree.map(lambda x: placement.batch_sharding(mesh, x.shape, 1), batch))
     return AbstractStep(jit_step(step, state), (state, bases, batch), mesh)
