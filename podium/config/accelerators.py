@@ -104,7 +104,9 @@ def _tpu(
     sides: int,
     most: int,
 ) -> Accelerator:
-    """Describe a TPU; peak in 1e12 operations a second, bandwidths in GB/s, memory as its compiler counts it.
+    """Describe a TPU; peak in 1e12 operations a second, bandwidths in GB/s, memory in GiB.
+
+    Memory is what libtpu 0.0.42 says to a program that is too large ("exceeds available HBM").
 
     Products of float32 run as one pass of bfloat16 at JAX's default precision. A collective starts in about a
     microsecond a hop (https://jax-ml.github.io/scaling-book/sharding); 5 are counted for one.
@@ -159,7 +161,7 @@ ACCELERATORS = {
     "v4": _tpu(
         "tpu-v4-podslice",
         per_host=4,
-        gib=32,
+        gib=30.75,
         peak=275,
         bandwidth=1228,
         link=50,
@@ -181,7 +183,7 @@ ACCELERATORS = {
     "v5p": _tpu(
         "tpu-v5p-slice",
         per_host=4,
-        gib=95,
+        gib=95.74,
         peak=459,
         bandwidth=2765,
         link=100,

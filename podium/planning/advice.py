@@ -46,10 +46,29 @@ def _peak(job: Job, topology: Topology, needed: float) -> int | None:
 def _more_chips(job: Job, topology: Topology, needed: float) -> Iterator[dict[str, Any]]:
     """The nearest larger topology that holds the step, with all changes together where it must be."""
     for chips in larger(topology):
-        for change in ({"platform.mesh.fsdp": -1, "platform.mesh.data": 1}, _together(job, chips)):
-            if (peak := _peak(with_changes(job, change), chips, needed)) is not None:
-                yield {"set": change, "topology": chips.written, "peak": peak}
+        rows = _rows_for(job, chips)
+        for change in (_spread(job), _together(job, chips)):
+            if (peak := _peak(with_changes(job, change | rows), chips, needed)) is not None:
+                yield {"set": change | rows, "topology": chips.written, "peak": peak}
                 break
+
+
+def _spread(job: Job) -> Change:
+    """Parameters cut over all chips that are not taken by tensor."""
+    change: Change = {"platform.mesh.data": 1, "platform.mesh.fsdp": -1}
+    if job.config.platform.mesh.rollout is not None:
+        change["platform.mesh.rollout"] = None
+    return {key: value for key, value in change.items() if _value(job, key) != value}
+
+
+def _rows_for(job: Job, topology: Topology) -> Change:
+    """Rows of a step that so many chips can share equally, where its own cannot be."""
+    section = getattr(job.config, job.stage)
+    shares = topology.chips // max(job.config.platform.mesh.tensor, 1) * getattr(section, "num_mini_batches", 1)
+    rows = section.global_batch_size
+    if rows is None or rows % shares == 0:
+        return {}
+    return {f"{job.stage}.global_batch_size": -(-rows // shares) * shares}
 
 
 def _single(job: Job, topology: Topology) -> Iterator[Change]:
@@ -62,8 +81,8 @@ def _single(job: Job, topology: Topology) -> Iterator[Change]:
         yield {"model.dtype": "bfloat16"}
     fixed = max(mesh.tensor, 1)
     if mesh.data != 1 or mesh.fsdp not in (-1, topology.per_slice // fixed):
-        yield {"platform.mesh.data": 1, "platform.mesh.fsdp": -1}
-    if mesh.rollout is not None:
+        yield _spread(job)
+    elif mesh.rollout is not None:
         yield {"platform.mesh.rollout": None}
     if section.lora is None:
         yield {f"{stage}.lora": {"r": 16}}
@@ -89,7 +108,7 @@ def _smaller_parts(stage: str, section: Any) -> Iterator[Change]:
 def _together(job: Job, topology: Topology) -> Change:
     """All changes that leave the method as it is."""
     stage, section = job.stage, getattr(job.config, job.stage)
-    change: Change = {f"{stage}.remat": "full", "platform.mesh.data": 1, "platform.mesh.fsdp": -1}
+    change: Change = {f"{stage}.remat": "full"} | _spread(job)
     parts = list(_smaller_parts(stage, section))
     change |= parts[-1] if parts else {}
     if job.config.model.dtype == "float32":

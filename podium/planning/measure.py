@@ -21,8 +21,10 @@ from podium.planning.work import NOTHING, Work, item_size
 
 GIB = 2**30
 Say = Callable[[str], None]
-# What the compiler says of a program that is too large: of how much, and of how much there is.
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)")
+# What libtpu 0.0.42 says of a program that is too large: its temporaries, or all of it, and what a chip has.
+_AMOUNT = r"([\d.]+)([KMGT]?)"
+_TEMPORARIES = re.compile(rf"HLO temporaries \({_AMOUNT}\) exceeds available HBM \({_AMOUNT}\)")
+_ALL = re.compile(rf"Used {_AMOUNT} of {_AMOUNT} hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -89,13 +91,20 @@ def by_compiling(job: Job, topology: Topology, say: Say) -> Measured:
 
 
 def _too_large(found: Measured, message: str) -> Measured:
-    """Read what the compiler says of a program that does not fit. Raises anything else as it is, our fault."""
-    said = _TOO_LARGE.search(message)
-    if "RESOURCE_EXHAUSTED" not in message or said is None:
-        raise RuntimeError(f"the compiler refused the program: {message[:2000]}")
-    needed, limit = (int(float(number) * _UNITS[unit]) for number, unit in (said.groups()[:2], said.groups()[2:]))
-    kinds = dict(found.memory) | {"temporaries": max(needed - sum(_arguments(found).values()), 0)}
+    """Read what the compiler says of a program that does not fit. Raises for anything else, which is our fault."""
+    held = sum(_arguments(found).values())
+    needed, limit = refusal(message, held)
+    kinds = dict(found.memory) | {"temporaries": max(needed - held, 0)}
     return replace(found, memory=kinds, peak=needed, limit=limit, compiled=True, fits=False)
+
+
+def refusal(message: str, arguments: int) -> tuple[int, int]:
+    """Give the bytes that a refused program needs, with so many of arguments, and those that a chip has."""
+    for pattern, beside in ((_TEMPORARIES, arguments), (_ALL, 0)):
+        if "RESOURCE_EXHAUSTED" in message and (said := pattern.search(message)):
+            needed, unit, limit, unit_of_limit = said.groups()
+            return int(float(needed) * _UNITS[unit]) + beside, int(float(limit) * _UNITS[unit_of_limit])
+    raise RuntimeError(f"the compiler refused the program: {message[:2000]}")
 
 
 def _arguments(found: Measured) -> dict[str, int]:

@@ -119,14 +119,12 @@ def _measure(request: Request, say: Say) -> dict[str, Any]:
         environment |= FOR_TPU
     command = [sys.executable, "-m", "podium.planning.worker"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
-        try:
-            last = _listen(process, request, say)
-        finally:
-            process.kill()
-            process.wait()
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment) as process:
+            try:
+                last = _listen(process, request, say)
+            finally:
+                process.kill()
         log.seek(0)
         return _checked(last, process.returncode, log.read())
 

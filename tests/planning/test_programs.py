@@ -118,6 +118,30 @@ def test_shapes_alone_give_a_plan_for_gpus() -> None:
     assert {one.axis for phase in found.phases for one in phase.collectives} == {"fsdp"}
 
 
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (48.00G) "
+            "exceeds available HBM (15.75G).",
+            50 * 2**30,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of "
+            "15.75G hbm. Exceeded hbm capacity by 4.75G.",
+            int(20.5 * 2**30),
+        ),
+    ],
+)
+def test_what_the_compiler_refuses_is_read(message: str, needed: int) -> None:
+    assert measure.refusal(message, 2 * 2**30) == (needed, int(15.75 * 2**30))
+
+
+def test_another_fault_of_the_compiler_is_ours() -> None:
+    with pytest.raises(RuntimeError, match="the compiler refused the program: INTERNAL"):
+        measure.refusal("INTERNAL: a check failed", 0)
+
+
 def large(**changed: Any) -> Job:
     """Llama 2 7B, all weights trained, in float32."""
     raw = RAW | {
