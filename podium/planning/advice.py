@@ -1,6 +1,7 @@
 """What to change in a config whose step does not fit: each proposal is tried on shapes before it is named."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,17 +26,16 @@ def changes(job: Job, topology: Topology, found: Measured) -> list[dict[str, Any
     needed = found.memory["temporaries"] / max(estimated.memory["temporaries"], 1) if found.compiled else 1.0
     fitting = []
     for change in [*_single(job, topology), _together(job, topology)]:
-        if change and (peak := _peak(with_changes(job, change), topology, needed)) is not None:
+        if change and (peak := _peak(job, change, topology, needed)) is not None:
             fitting.append({"set": change, "topology": None, "peak": peak})
-    if fitting:
-        return fitting[:_MOST]
-    return list(_more_chips(job, topology, needed))[:1]
+    # More chips may be less of a change than adapters.
+    return fitting[:_MOST] + list(itertools.islice(_more_chips(job, topology, needed), 1))
 
 
-def _peak(job: Job, topology: Topology, needed: float) -> int | None:
+def _peak(job: Job, change: Change, topology: Topology, needed: float) -> int | None:
     """Estimate the peak of a changed job where it fits; None where it does not, or the change is refused."""
     try:
-        found = by_shapes(job, topology, trace=False)
+        found = by_shapes(with_changes(job, change), topology, trace=False)
     except UserError:
         return None
     temporaries = found.memory["temporaries"]
@@ -48,7 +48,7 @@ def _more_chips(job: Job, topology: Topology, needed: float) -> Iterator[dict[st
     for chips in larger(topology):
         rows = _rows_for(job, chips)
         for change in (_spread(job), _together(job, chips)):
-            if (peak := _peak(with_changes(job, change | rows), chips, needed)) is not None:
+            if (peak := _peak(job, change | rows, chips, needed)) is not None:
                 yield {"set": change | rows, "topology": chips.written, "peak": peak}
                 break
 

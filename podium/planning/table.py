@@ -141,13 +141,19 @@ def show_sweep(found: Mapping[str, Any], topology: str) -> None:
     ]
     if sweep["compiled"]:
         lines += ["", "The fastest of them, compiled:", *_points(sweep["compiled"])]
+    best = next((one for one in (*sweep["compiled"], *sweep["frontier"]) if one["fits"]), None)
+    if best is not None:
+        lines += ["", f"The fastest that fits: {change(best['set'])}"]
     print("\n".join(lines), file=sys.stdout)
 
 
 def _points(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [("settings", "rows", "peak of a chip", "step", "rows a second", "fits")]
+    rows = [("mesh", "answers", "a device takes", "rows a step", "peak of a chip", "step", "rows a second", "fits")]
     for one in points:
-        fits = "yes" if one["fits"] else "no"
-        rate = f"{one['samples_per_second']:.3g}"
-        rows.append((change(one["set"]), str(one["rows"]), size(one["peak"]), seconds(one["seconds"]), rate, fits))
+        values = {key.rpartition(".")[2]: value for key, value in one["set"].items()}
+        mesh = mesh_text({axis: values[axis] for axis in ("data", "fsdp", "tensor")})
+        answers = mesh_text(values["rollout"]) if values.get("rollout") else "as training"
+        micro = str(values["per_device_batch_size"])
+        figures = size(one["peak"]), seconds(one["seconds"]), f"{one['samples_per_second']:.3g}"
+        rows.append((mesh, answers, micro, str(one["rows"]), *figures, "yes" if one["fits"] else "no"))
     return columns(rows)

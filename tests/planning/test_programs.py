@@ -166,7 +166,7 @@ def test_what_does_not_fit_names_changes_that_would() -> None:
     assert "sft.lora" in {key for one in proposals for key in one["set"]}
     assert all(one["peak"] <= found.limit for one in proposals)
     alone = parse("nvidia-l4:1")
-    (nearest,) = advice.changes(large(), alone, measure.by_shapes(large(), alone, trace=False))
+    *_, nearest = advice.changes(large(), alone, measure.by_shapes(large(), alone, trace=False))
     assert nearest["topology"].startswith("nvidia-l4:")
 
 
