@@ -27,7 +27,9 @@ def seconds(value: float) -> str:
 
 
 def hours(value: float) -> str:
-    """Write a long time: 3.4 h, 2.1 days."""
+    """Write a long time: 42 s, 3.4 h, 2.1 days."""
+    if value < 1 / 60:
+        return seconds(3600 * value)
     if value < 1:
         return f"{60 * value:.3g} min"
     return f"{value:.3g} h" if value < 72 else f"{value / 24:.3g} days"

@@ -1,7 +1,4 @@
-"""The programs of a plan are those of training: what is counted of them follows from sizes, and from what was traced.
-
-Seen to fail: with a step that has half the rows, with adapters counted as all weights, with one epoch for four.
-"""
+"""The programs of a plan are those of training: what is counted of them follows from sizes, and from what was traced."""
 
 import math
 from typing import Any
