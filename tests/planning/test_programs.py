@@ -1,4 +1,4 @@
-"""The programs of a plan are those of training: what is counted of them follows from sizes, and from what was traced."""
+"""The programs of a plan are those of training; what is counted of them follows from sizes and from the trace."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The programs of sft and reward training made from configurations alone are those that a run compiles for its arrays."""
+"""The programs of sft and reward training made from configurations alone are those that a run compiles."""
 
 from pathlib import Path
 from types import SimpleNamespace
