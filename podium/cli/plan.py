@@ -16,53 +16,61 @@ if TYPE_CHECKING:
     from podium.planning.requests import Request
 
 
+Config = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG", parser=path_argument("CONFIG", "a file"), help="YAML or JSON file of the whole run."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as platform.mesh.tensor=4."),
+]
+Chips = Annotated[
+    str | None,
+    typer.Option(
+        "--topology",
+        metavar="CHIPS",
+        help="Chips along each side of a TPU slice (v5e:4x4, v5p:2x4x4), or how many GPUs (nvidia-h100-80gb:8); "
+        "default: platform.resources of the stage.",
+    ),
+]
+Slices = Annotated[int, typer.Option("--slices", metavar="N", help="TPU slices of that shape.")]
+Stage = Annotated[Literal["ppo", "reward", "sft"], typer.Option("--stage", help="Which stage's step is planned.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        parser=path_argument("--report", "an HTML file"),
+        help="Also write one HTML file that needs no network.",
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option("--price", metavar="USD", help="Price of one chip for an hour: what the stage's run would cost."),
+]
+Sweep = Annotated[
+    bool, typer.Option("--sweep", help="Try meshes and batch sizes on shapes, compile the fastest two (for TPUs).")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
     app.command(epilog="Example:  podium plan rlhf.yaml --topology v5e:4x4 --stage ppo --price 1.2")(plan)
 
 
 def plan(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CONFIG", parser=path_argument("CONFIG", "a file"), help="YAML or JSON file of the whole run."
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's, such as platform.mesh.tensor=4."),
-    ] = None,
-    topology: Annotated[
-        str | None,
-        typer.Option(
-            "--topology",
-            metavar="CHIPS",
-            help="Chips along each side of a TPU slice (v5e:4x4, v5p:2x4x4), or how many GPUs (nvidia-h100-80gb:8); "
-            "default: platform.resources of the stage.",
-        ),
-    ] = None,
-    slices: Annotated[int, typer.Option("--slices", metavar="N", help="TPU slices of that shape.")] = 1,
-    stage: Annotated[
-        Literal["ppo", "reward", "sft"], typer.Option("--stage", help="Which stage's step is planned.")
-    ] = "ppo",
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="FILE.html",
-            parser=path_argument("--report", "an HTML file"),
-            help="Also write one HTML file that needs no network.",
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option("--price", metavar="USD", help="Price of one chip for an hour: what the stage's run would cost."),
-    ] = None,
-    sweep: Annotated[
-        bool,
-        typer.Option("--sweep", help="Try meshes and batch sizes on shapes, compile the fastest two (for TPUs)."),
-    ] = False,
+    config: Config,
+    overrides: Overrides = None,
+    topology: Chips = None,
+    slices: Slices = 1,
+    stage: Stage = "ppo",
+    as_json: AsJson = False,
+    report: Report = None,
+    price: Price = None,
+    sweep: Sweep = False,
 ) -> None:
     """Say whether a stage fits on chips that are not here, how fast it can be, and what it costs.
 

@@ -113,7 +113,8 @@ def _exchanges(plan: Mapping[str, Any]) -> list[str]:
             rows.append((name, each["axis"], f"{each['count']:,.0f}", size(each["sent"]), hidden))
     if len(rows) == 1:
         return ["No exchanges between chips."]
-    how = "in the compiled program" if plan["compiled"] else "estimated from the layout"
+    # A program that was refused for its size has no text.
+    how = "in the compiled program" if plan["compile_seconds"] else "estimated from the layout"
     return [f"Exchanges of a step, {how}:", *columns(rows)]
 
 

@@ -105,7 +105,6 @@ def run_updates(
 
     With `rows` apart the devices are micro-batches of whole updates: gradients and statistics add up, once an update.
     """
-
     step = functools.partial(_step, optimizers, rows)
 
     def learn_from(old: Predictions) -> _Learned:
@@ -145,8 +144,7 @@ def run_updates(
             trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
         return Updated(trained, learned.old, learned.metrics, numbers)
     with phase("update"):
-        computed = algorithm.compute(trained.weights)
-        gradients, (statistics, learned) = _gradient(first_loss, computed, trained.weights)
+        gradients, (statistics, learned) = _gradient(first_loss, algorithm.compute(trained.weights), trained.weights)
         trained, first = step(trained, gradients, statistics)
         numbers = {name: value[None] for name, value in first.items()}
         if schedule.epochs > 1:
