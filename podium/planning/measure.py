@@ -77,7 +77,11 @@ def by_compiling(job: Job, topology: Topology, say: Say) -> Measured:
     stats = compiled.memory_analysis()
     exchanged = collectives_in(compiled.as_text(), dict(mesh.shape), decode_steps=planned.decode_steps)
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    kinds = held | {"temporaries": stats.temp_size_in_bytes, "outputs": max(outputs, 0)}
+    kinds = held | {
+        "temporaries": stats.temp_size_in_bytes,
+        "outputs": max(outputs, 0),
+        "program": stats.generated_code_size_in_bytes,
+    }
     return replace(
         found,
         hops=meshes.hops(mesh, topology),

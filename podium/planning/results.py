@@ -100,7 +100,9 @@ def _notes(request: Request, found: Mapping[str, Any]) -> list[str]:
             "(involuntary full rematerialization): a sharding is wrong; please report it"
         )
     if not request.topology.is_tpu:
-        notes.append("for GPUs nothing is compiled: memory and exchanges follow from shapes")
+        notes.append(
+            "for GPUs nothing is compiled: memory and exchanges follow from shapes, and temporaries may be a third larger"
+        )
     if request.stage == "ppo" and "reward" in request.models:
         notes.append(
             "the reward model is taken to read the policy's tokens; where it does not, texts pass through a host"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from podium.errors import UserError
+from podium.errors import explained
 
 
 def main() -> None:
@@ -27,8 +27,11 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         try:
             _write(answers, _answer(request, say))
-        except UserError as error:
-            _write(answers, {"error": str(error)})
+        except Exception as error:
+            meant = explained(error)
+            if meant is None:
+                raise
+            _write(answers, {"error": str(meant)})
 
 
 def _write(answers: TextIO, line: Mapping[str, Any]) -> None:
