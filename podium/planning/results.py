@@ -101,7 +101,7 @@ def _notes(request: Request, found: Mapping[str, Any]) -> list[str]:
         )
     if not request.topology.is_tpu:
         notes.append(
-            "for GPUs nothing is compiled: memory and exchanges follow from shapes, and temporaries may be a third larger"
+            "for GPUs nothing is compiled: memory and exchanges follow from shapes; temporaries may be a third larger"
         )
     if request.stage == "ppo" and "reward" in request.models:
         notes.append(
