@@ -32,11 +32,14 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Measured:
     """What is known of a step on a mesh. memory: bytes of a chip by kind; peak: of all that lives at once.
 
+    hops, links: as `meshes` counts them, where the chips' places are known.
+
     compiled: whether the compiler said so, or shapes alone; fits: within `limit`.
     """
 
     mesh: Mapping[str, int]
     hops: Mapping[str, float]
+    links: Mapping[str, float]
     memory: Mapping[str, int]
     peak: int
     limit: int
@@ -63,15 +66,16 @@ def by_compiling(job: Job, topology: Topology, say: Say) -> Measured:
     held, limit = memory.arguments(planned), topology.accelerator.chip.memory
     # Checked before: a compiler takes minutes to find out that arguments alone are too large.
     found = _from_shapes(planned, topology, executed)
+    found = replace(found, hops=meshes.hops(mesh, topology), links=meshes.links(mesh, topology))
     if sum(held.values()) > limit:
-        return replace(found, hops=meshes.hops(mesh, topology))
+        return found
     say(f"compiling the {job.stage} step for {topology}")
     began = time.monotonic()
     try:
         with jax.set_mesh(mesh):
             compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        return replace(_too_large(found, str(error)), hops=meshes.hops(mesh, topology))
+        return _too_large(found, str(error))
     seconds = time.monotonic() - began
     say("reading the compiled program")
     stats = compiled.memory_analysis()
@@ -84,7 +88,6 @@ def by_compiling(job: Job, topology: Topology, say: Say) -> Measured:
     }
     return replace(
         found,
-        hops=meshes.hops(mesh, topology),
         memory=kinds,
         peak=sum(kinds.values()),
         compiled=True,
@@ -155,7 +158,7 @@ def _from_shapes(planned: Planned, topology: Topology, executed: Mapping[str, fl
     )
     peak = sum(held.values())
     return Measured(
-        dict(mesh.shape), {}, held, peak, limit, False, peak <= limit, phases, planned.rows, planned.micro_batches
+        dict(mesh.shape), {}, {}, held, peak, limit, False, peak <= limit, phases, planned.rows, planned.micro_batches
     )
 
 

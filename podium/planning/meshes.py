@@ -1,6 +1,7 @@
 """Meshes of chips that are not there: those that a compiler knows, or sizes alone."""
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,6 +64,33 @@ def hops(mesh: Mesh, topology: Topology) -> dict[str, float]:
     return {name: _mean_hops(ring, topology) for name, ring in rings.items() if ring.shape[1] > 1}
 
 
+def links(mesh: Mesh, topology: Topology) -> dict[str, float]:
+    """How many links' bandwidth, one way, an exchange along each axis, or axes together, can use: "fsdp", "data+fsdp".
+
+    Devices that fill a box of the torus exchange along all its sides at once: a side counts two where it wraps round,
+    as a ring has two directions, and one where it does not. Others share links with their neighbours' exchanges: the
+    two of a ring, over the mean hops from one to the next.
+    """
+    grid = np.array(mesh.devices)
+    found = {}
+    for count in range(1, len(AXES)):
+        for axes in itertools.combinations(AXES[1:], count):
+            places = [AXES.index(axis) for axis in axes]
+            groups = np.moveaxis(grid, places, range(-count, 0)).reshape(-1, math.prod(grid.shape[p] for p in places))
+            if groups.shape[1] > 1 and all(mesh.shape[axis] > 1 for axis in axes):
+                found["+".join(axes)] = min(_links(group, topology) for group in groups)
+    return found
+
+
+def _links(group: np.ndarray, topology: Topology) -> float:
+    coordinates = np.array([device.coords for device in group])
+    extents = coordinates.max(axis=0) - coordinates.min(axis=0) + 1
+    if math.prod(map(int, extents)) != len(group):
+        return 2.0 / max(_mean_hops(group[None], topology), 1.0)
+    sides = zip(extents, (*topology.shape, 1), strict=False)
+    return float(sum(2 if extent == side and _wraps(side, topology) else 1 for extent, side in sides if extent > 1))
+
+
 def _mean_hops(rings: np.ndarray, topology: Topology) -> float:
     distances = [
         _distance(one.coords, other.coords, topology)
@@ -73,13 +101,18 @@ def _mean_hops(rings: np.ndarray, topology: Topology) -> float:
 
 
 def _distance(one: Iterable[int], other: Iterable[int], topology: Topology) -> int:
-    """Steps along each side; a side wraps round where the hardware's does.
-
-    That is 16 chips of v5e and v6e, a multiple of 4 of the others (https://cloud.google.com/tpu/docs/system-architecture-tpu-vm).
-    """
+    """Steps along each side, the shorter way round where it wraps."""
     steps = 0
     for here, there, side in zip(one, other, (*topology.shape, 1), strict=False):
         apart = abs(here - there)
-        wraps = side == 16 if topology.accelerator.chip.sides == 2 else side % 4 == 0
-        steps += min(apart, side - apart) if wraps else apart
+        steps += min(apart, side - apart) if _wraps(side, topology) else apart
     return steps
+
+
+def _wraps(side: int, topology: Topology) -> bool:
+    """Say whether the chips at the ends of a side are neighbours.
+
+    They are where it has 16 chips of v5e or v6e, and a multiple of 4 of the others
+    (https://jax-ml.github.io/scaling-book/tpus).
+    """
+    return side == 16 if topology.accelerator.chip.sides == 2 else side % 4 == 0

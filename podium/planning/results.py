@@ -19,7 +19,7 @@ def plan_of(request: Request, found: Mapping[str, Any], price: float | None) -> 
     """Make a plan, ready for JSON, of what the worker found."""
     measured, topology, config = found["measured"], request.topology, request.config
     phases = phases_of(measured)
-    step = time_step(phases, topology, config.model.dtype, measured["hops"])
+    step = time_step(phases, topology, config.model.dtype, measured["links"])
     return {
         "podium": __version__,
         "stage": request.stage,
@@ -30,6 +30,7 @@ def plan_of(request: Request, found: Mapping[str, Any], price: float | None) -> 
         "mesh": measured["mesh"],
         "rollout": _rollout(config, request.stage),
         "hops": measured["hops"],
+        "links": measured["links"],
         "fits": measured["fits"],
         "compiled": measured["compiled"],
         "memory": {"kinds": measured["memory"], "peak": measured["peak"], "limit": measured["limit"]},

@@ -30,9 +30,9 @@ class Collective:
     overlapped: bool
     between: bool
 
-    def seconds(self, chip: Chip, hops: float, *, at_peak: bool) -> float:
-        """Time of the bytes, on both links of a ring, and of each start."""
-        rate = chip.network if self.between else chip.link * (2 if chip.sides else 1) / max(hops, 1.0)
+    def seconds(self, chip: Chip, links: Mapping[str, float], *, at_peak: bool) -> float:
+        """Time of the bytes, over the links of its axis (`meshes.links`; else the two of a ring), and of each start."""
+        rate = chip.network if self.between else chip.link * links.get(self.axis, 2.0 if chip.sides else 1.0)
         if at_peak:
             return self.sent / rate
         return self.sent / (rate * EFFICIENCY.links) + self.count * chip.latency
@@ -68,7 +68,7 @@ class Timed:
         return max(parts, key=lambda name: parts[name])
 
 
-def time_phase(phase: Phase, topology: Topology, dtype: str, hops: Mapping[str, float]) -> Timed:
+def time_phase(phase: Phase, topology: Topology, dtype: str, links: Mapping[str, float]) -> Timed:
     """Time one phase on chips that compute in `dtype`."""
     chip = topology.accelerator.chip
     peak = chip.peak if dtype == "bfloat16" else chip.peak_float32
@@ -76,13 +76,13 @@ def time_phase(phase: Phase, topology: Topology, dtype: str, hops: Mapping[str, 
 
     def of(overlapped: bool) -> float:
         chosen = [one for one in phase.collectives if one.overlapped == overlapped]
-        return sum(one.seconds(chip, hops.get(one.axis, 1.0), at_peak=False) for one in chosen)
+        return sum(one.seconds(chip, links, at_peak=False) for one in chosen)
 
     products, memory = each / (peak * EFFICIENCY.products), phase.moved / (chip.bandwidth * EFFICIENCY.memory)
     alone, hidden = of(False), of(True)
     working = max(products, memory)
     exposed = alone + max(hidden - working, 0.0)
-    sent = sum(one.seconds(chip, hops.get(one.axis, 1.0), at_peak=True) for one in phase.collectives)
+    sent = sum(one.seconds(chip, links, at_peak=True) for one in phase.collectives)
     return Timed(
         name=phase.name,
         at_peak=max(each / peak, phase.moved / chip.bandwidth, sent),
@@ -108,10 +108,10 @@ class Step:
     hfu: float
 
 
-def time_step(phases: Sequence[Phase], topology: Topology, dtype: str, hops: Mapping[str, float]) -> Step:
+def time_step(phases: Sequence[Phase], topology: Topology, dtype: str, links: Mapping[str, float]) -> Step:
     """Time a step."""
     chip = topology.accelerator.chip
-    timed = [time_phase(phase, topology, dtype, hops) for phase in phases]
+    timed = [time_phase(phase, topology, dtype, links) for phase in phases]
     predicted = sum(one.predicted for one in timed)
     peak = (chip.peak if dtype == "bfloat16" else chip.peak_float32) * topology.chips * predicted
     return Step(

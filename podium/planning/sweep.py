@@ -76,7 +76,7 @@ def frontier(points: list[Point]) -> list[Point]:
 
 
 def _point(job: Job, topology: Topology, change: Change, found: Measured) -> Point:
-    step = time_step(found.phases, topology, job.config.model.dtype, found.hops)
+    step = time_step(found.phases, topology, job.config.model.dtype, found.links)
     return Point(
         change, found.rows, found.peak, found.fits, step.predicted, found.rows / step.predicted, found.compiled
     )

@@ -50,8 +50,8 @@ def _head(plan: Mapping[str, Any]) -> list[str]:
     if plan["rollout"]:
         lines.append(f"answers in the layout {mesh_text(plan['rollout'])}")
     if plan["hops"]:
-        rings = ", ".join(f"{name} {value:.3g}" for name, value in plan["hops"].items())
-        lines.append(f"mean hops to the next chip of a ring: {rings}")
+        for words, figures in (("mean hops to the next chip of a ring", "hops"), ("links of an exchange", "links")):
+            lines.append(f"{words}: {', '.join(f'{name} {value:.3g}' for name, value in plan[figures].items())}")
     return lines
 
 

@@ -32,14 +32,14 @@ def test_only_what_nothing_hides_is_added() -> None:
     sent = 2.0 * 2 * CHIP.link * EFFICIENCY.links
     products = 1 / EFFICIENCY.products
 
-    def predicted(*, overlapped: bool, hops: float = 1.0) -> float:
+    def predicted(*, overlapped: bool, links: float = 2.0) -> float:
         exchange = Collective("all-gather", "fsdp", 0, sent, overlapped, False)
         phase = Phase("update", 1.0, 16 * CHIP.peak, 0.0, [exchange])
-        return time_phase(phase, V5E, "bfloat16", {"fsdp": hops}).predicted
+        return time_phase(phase, V5E, "bfloat16", {"fsdp": links}).predicted
 
     assert predicted(overlapped=False) == pytest.approx(products + 2.0)
     assert predicted(overlapped=True) == pytest.approx(2.0)
-    assert predicted(overlapped=True, hops=2.0) == pytest.approx(4.0)
+    assert predicted(overlapped=True, links=1.0) == pytest.approx(4.0)
 
 
 def test_each_exchange_has_its_latency_and_slices_their_network() -> None:
