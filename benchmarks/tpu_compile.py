@@ -13,37 +13,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-# Before the first import of jax: there is no TPU to look for, and nobody to ask about it. Two processes may compile at
-# once.
-os.environ |= {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
+from podium.planning.requests import FOR_TPU
 
-import functools
+# Before the first import of jax.
+os.environ |= FOR_TPU
 
 import jax
-from jax.experimental import topologies
 from shapes import LLAMA_2_7B, LLAMA_32_1B
 
 from podium.config import CriticConfig, LoraConfig, PpoConfig
 from podium.config.platform import RolloutMeshConfig
 from podium.models.config import TransformerConfig
 from podium.models.lora import LoraSpec, lora_spec
-from podium.parallel.mesh import make_mesh
-from podium.parallel.rollout import LaidOut, with_rollout
-from podium.rlhf.layout import abstract_arrays
+from podium.parallel.rollout import with_rollout
+from podium.planning.meshes import tpu_mesh
+from podium.planning.topology import parse as parse_topology
 from podium.rlhf.networks import Network
-from podium.rlhf.program import abstract_step, make_optimizers
-from podium.rlhf.rewards import reward_scores
-from podium.rlhf.roles import abstract_sources, make_roles, ppo_spec
-from podium.rlhf.state import init_state
+from podium.rlhf.program import abstract_ppo_step
 
 
 class Shape(NamedTuple):
@@ -90,44 +78,32 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def mesh_of(topology: str, tensor: int, rollout_tensor: int | None) -> LaidOut:
-    chips = list(topologies.get_topology_desc(topology, platform="tpu").devices)
-    wanted = None if rollout_tensor is None else RolloutMeshConfig(tensor=rollout_tensor)
-    return with_rollout(make_mesh(tensor=tensor, devices=chips), wanted)
-
-
 def compile_step(options: argparse.Namespace) -> Compiled:
     """Compile a step: the reward model is an adapter on the policy's base, or a full model of its own."""
     shape = SHAPES[options.shape]
     layers = options.layers or shape.config.layers
     network = replace(shape.config, layers=layers, dtype=options.dtype, implementation=options.implementation)
+    topology = parse_topology(options.topology)
+    fsdp = topology.chips // options.tensor
     config = PpoConfig(
         max_new_tokens=options.response,
-        per_device_batch_size=shape.batch,
+        global_batch_size=shape.batch,
+        per_device_batch_size=shape.batch // fsdp // shape.micro_batches,
         num_ppo_epochs=4,
-        gradient_accumulation_steps=shape.micro_batches,
         lora=shape.lora,
         remat=options.remat,
         critic=CriticConfig(init="policy"),
-    )
-    lora: LoraSpec | None = lora_spec(shape.lora)
-    roles = make_roles(network, Network(network, lora, "policy") if lora else Network(network, None, "reward"), config)
-    mesh, rollout = mesh_of(options.topology, options.tensor, options.rollout_tensor)
-    spec = ppo_spec(roles, config, (2,), 0, rollout=rollout)
-    optimizers, _ = make_optimizers(roles, config)
-    start = functools.partial(start_state, optimizers=optimizers)
-    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start, rollout)
-    step = abstract_step(
-        spec,
-        optimizers,
-        reward_scores(roles.reward, spec),
-        mesh,
-        arrays,
-        size=shape.batch,
-        width=options.prompt,
-        per_call=1,
         sample_rows=0,
     )
+    lora: LoraSpec | None = lora_spec(shape.lora)
+    reward = Network(network, lora, "policy") if lora else Network(network, None, "reward")
+    wanted = None if options.rollout_tensor is None else RolloutMeshConfig(tensor=options.rollout_tensor)
+    mesh, rollout = with_rollout(tpu_mesh(topology, (1, 1, fsdp, options.tensor)), wanted)
+    made = abstract_ppo_step(
+        network, reward, config, mesh, width=options.prompt, eos_ids=(2,), ending=(), rollout=rollout
+    )
+    assert made.spec.gradient_accumulation_steps == shape.micro_batches
+    step = made.step
     began = time.monotonic()
     try:
         compiled = step.lower().compile()
@@ -145,11 +121,6 @@ def compile_step(options: argparse.Namespace) -> Compiled:
         compiled.as_text(),
         mesh.size,
     )
-
-
-def start_state(weights: Any, *, optimizers: Any) -> Any:
-    """Start a run; traced for its shapes alone."""
-    return init_state(weights, optimizers=optimizers, kl_coef=0.05, key=jax.random.key(0))
 
 
 def arrays_in(text: str) -> Iterator[tuple[str, tuple[int, ...]]]:

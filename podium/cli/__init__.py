@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from podium.cli import config, doctor, stage, weights
+from podium.cli import config, doctor, plan, stage, weights
 from podium.cli.ending import conclude
 from podium.errors import ExitCode, UserError
 from podium.version import __version__
@@ -54,6 +54,7 @@ def build_app() -> typer.Typer:
     for entry in sorted(importlib.metadata.entry_points(group="podium.commands"), key=lambda entry: entry.name):
         entry.load()(app)
     config.register(app)
+    plan.register(app)
     stage.register(app)
     weights.register(app)
     doctor.register(app)

@@ -11,6 +11,7 @@ from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import ForwardOutput
+from podium.parallel.phases import phase
 
 Tree = Any
 
@@ -166,7 +167,8 @@ def respond(
     start = jnp.zeros((), jnp.int32)
     responses, ids, done = decoder.pick(empty, out.states, start, ~jnp.any(prompt_mask, axis=1))
     loop = _Loop(start + 1, ids, done, out.cache, responses)
-    loop = jax.lax.while_loop(
-        lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
-    )
-    return decoder.close(loop, ending)
+    with phase("decode"):
+        loop = jax.lax.while_loop(
+            lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
+        )
+        return decoder.close(loop, ending)

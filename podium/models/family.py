@@ -8,6 +8,7 @@ states behind its lowest `trunk_layers` layers while it generates, and start beh
 an encoder-decoder has no such options.
 """
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +53,13 @@ def init_adapter(config: NetworkConfig, lora: LoraSpec, key: jax.Array) -> Tree:
 
 def abstract_params(config: NetworkConfig, lora: LoraSpec | None = None) -> tuple[Tree, Tree]:
     """Shapes and dtypes of (base tree, adapter tree) without allocating memory."""
+    # No choice of what computes a network changes its parameters: they share one answer.
+    shapes = _shapes(config.replace(implementation="reference", remat="none", share_prompts=True), lora)
+    return jax.tree.map(lambda leaf: leaf, shapes)
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: NetworkConfig, lora: LoraSpec | None) -> tuple[Tree, Tree]:
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), lora))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,12 @@ def make_mesh(
     found = len({getattr(device, "slice_index", 0) for device in devices})
     if slices not in (-1, found):
         raise UserError(f"platform.mesh: slice={slices}, but the devices are of {found}; write -1 or {found}")
-    per_slice = len(devices) // found
+    shape = (found, *mesh_sizes(len(devices) // found, data=data, fsdp=fsdp, tensor=tensor))
+    return _mesh(_ordered(shape, devices), AXES)
+
+
+def mesh_sizes(per_slice: int, *, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """Give the devices along data, fsdp and tensor of a slice; one may be -1. Raises UserError as `make_mesh`."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     rest = [name for name, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -40,8 +46,7 @@ def make_mesh(
         )
     for name in rest:
         sizes[name] = per_slice // fixed
-    shape = (found, sizes["data"], sizes["fsdp"], sizes["tensor"])
-    return _mesh(_ordered(shape, devices), AXES)
+    return sizes["data"], sizes["fsdp"], sizes["tensor"]
 
 
 def split_fsdp(mesh: Mesh, inner: int) -> Mesh:
@@ -52,6 +57,12 @@ def split_fsdp(mesh: Mesh, inner: int) -> Mesh:
     fsdp = mesh.shape["fsdp"]
     if not 1 < inner < fsdp or fsdp % inner or INNER in mesh.shape:
         return mesh
+    alone: Any = mesh
+    if isinstance(alone, AbstractMesh):
+        # Of sizes without devices, which a plan lays arrays out on.
+        sizes = (mesh.shape["slice"], mesh.shape["data"], fsdp // inner, inner, mesh.shape["tensor"])
+        split: Any = AbstractMesh(sizes, (*AXES[:3], INNER, *AXES[3:]), axis_types=(AxisType.Auto,) * len(sizes))
+        return split
     grid = mesh.devices.reshape(*mesh.devices.shape[:2], fsdp // inner, inner, -1)
     return _mesh(grid, (*AXES[:3], INNER, *AXES[3:]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from podium.parallel.mesh import axis_size
 from podium.parallel.sharding import FSDP, named_sharding, tree_shardings
@@ -67,7 +67,10 @@ def abstract(shapes: Any, shardings: Any) -> Any:
 
 
 @contextlib.contextmanager
-def on(mesh: Mesh) -> Iterator[None]:
-    """Run programs over this mesh: activations are pinned to their logical axes."""
-    with jax.set_mesh(mesh):
+def on(mesh: Mesh | AbstractMesh) -> Iterator[None]:
+    """Run programs over this mesh: activations are pinned to their logical axes.
+
+    A mesh of sizes alone serves to trace programs.
+    """
+    with jax.set_mesh(mesh) if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh(mesh):
         yield

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from podium.parallel import placement
 from podium.parallel.sharding import Layout, laid_out, spread_tree, tree_shardings
-from podium.rlhf.networks import Network, Tree, Weights
-from podium.rlhf.roles import Roles, start_weights
+from podium.rlhf.networks import Network, Weights
+from podium.rlhf.roles import Roles, abstract_start
 from podium.rlhf.state import Frozen, PpoState
 from podium.training.optimizer import optimizer_shardings
 
@@ -84,17 +84,11 @@ def abstract_arrays(
     mesh: Mesh,
     roles: Roles,
     optimizers: Optimizers,
-    policy: Tree,
-    reward: Weights,
     start: Start,
     rollout: Layout | None = None,
 ) -> tuple[Frozen, PpoState]:
-    """Give shapes, types and shardings of what `place` lays out.
-
-    `policy` and `reward` are shapes of what the roles are filled with (`abstract_sources`).
-    """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    weights, frozen = jax.eval_shape(functools.partial(start_weights, roles), policy, reward, key)
+    """Give shapes, types and shardings of what `place` lays out, for models of the roles' sizes."""
+    weights, frozen = abstract_start(roles)
     with placement.on(mesh):
         frozen = jax.eval_shape(functools.partial(with_rollout, roles, rollout=rollout), frozen)
     state = jax.eval_shape(start, weights)

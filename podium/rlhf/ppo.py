@@ -14,6 +14,7 @@ import optax
 from podium.losses import masked
 from podium.losses.ppo import adapt_kl_coef
 from podium.models.heads import apply_head
+from podium.parallel.phases import phase
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Predictions, ScoredRollout, adjust_scores, make_experience
 from podium.rlhf.networks import Bases, Network, Weights
@@ -43,8 +44,12 @@ def make_step(
     """
 
     def step(state: PpoState, frozen: Frozen, prompts: Prompts) -> tuple[PpoState, StepOutput]:
-        rollout = roll_out(spec, frozen.bases, state, prompts, rows)
-        return learn(spec, optimizers, state, frozen, rollout, score(frozen, rollout), rows)
+        # The loop of single tokens inside it is a part of its own, "decode".
+        with phase("prefill"):
+            rollout = roll_out(spec, frozen.bases, state, prompts, rows)
+        with phase("reward"):
+            scores = score(frozen, rollout)
+        return learn(spec, optimizers, state, frozen, rollout, scores, rows)
 
     return step
 
@@ -59,13 +64,14 @@ def learn(
     rows: Rows = ALL,
 ) -> tuple[PpoState, StepOutput]:
     """Learn from a rollout with its scores [batch]: the second half of a step, which is pure."""
-    ref_logprobs = spec.reference.response_logprobs(
-        frozen.bases,
-        {},
-        rollout.text,
-        temperature=spec.sampling.temperature,
-        trunk=trunk_of(spec, rollout),
-    )
+    with phase("reference"):
+        ref_logprobs = spec.reference.response_logprobs(
+            frozen.bases,
+            {},
+            rollout.text,
+            temperature=spec.sampling.temperature,
+            trunk=trunk_of(spec, rollout),
+        )
     mask, finished = rollout.response_mask, rollout.finished
     adjusted = adjust_scores(state.scale.apply(scores), finished, spec.rewards)
     scored = ScoredRollout(mask, finished, ref_logprobs, scores, adjusted)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,21 +13,25 @@ from jax.sharding import Mesh, PartitionSpec
 
 from podium.config import PpoConfig
 from podium.models import family
+from podium.models.config import NetworkConfig
 from podium.parallel import placement
 from podium.parallel.rows import rows_apart
-from podium.parallel.sharding import constrain
-from podium.rlhf.layout import Optimizers
-from podium.rlhf.networks import Network
+from podium.parallel.sharding import Layout, constrain
+from podium.rlhf.layout import Optimizers, abstract_arrays
+from podium.rlhf.networks import Network, Weights
 from podium.rlhf.ppo import ScoreFn, StepOutput, learn, make_step
-from podium.rlhf.prompt_batches import PromptBatches
-from podium.rlhf.roles import Roles
+from podium.rlhf.prompt_batches import WIDTH_STEP, PromptBatches
+from podium.rlhf.rewards import reward_scores
+from podium.rlhf.roles import Roles, make_roles, ppo_spec
 from podium.rlhf.rollout import Prompts, roll_out
 from podium.rlhf.spec import PpoSpec
-from podium.rlhf.state import Frozen, PpoState
+from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.rlhf.text_scoring import HostScorer, Scorer
+from podium.training.batching import step_rows
 from podium.training.calls import repeated
 from podium.training.optimizer import configured
 from podium.training.scalars import Scalars
+from podium.training.trainer import AbstractStep
 
 
 def step_operations(roles: Roles, num_ppo_epochs: int, tokens: int) -> float:
@@ -89,19 +94,6 @@ def jit_steps(
     return jax.jit(step_of_all, donate_argnums=0, out_shardings=(shardings, None))
 
 
-class AbstractStep(NamedTuple):
-    """A program of steps with the shapes of its arguments."""
-
-    program: Any
-    arguments: tuple[PpoState, Frozen, Prompts, jax.ShapeDtypeStruct]
-    mesh: Mesh
-
-    def lower(self) -> Any:
-        """Lower the program, which then compiles for the devices of the mesh, here or not."""
-        with placement.on(self.mesh):
-            return self.program.trace(*self.arguments).lower()
-
-
 def abstract_step(
     spec: PpoSpec,
     optimizers: Optimizers,
@@ -126,6 +118,53 @@ def abstract_step(
     with placement.on(mesh):
         program = jit_steps(spec, optimizers, score, mesh, state, per_call=per_call, sample_rows=sample_rows)
     return AbstractStep(program, (state, frozen, prompts, jax.ShapeDtypeStruct((), jnp.int32)), mesh)
+
+
+class AbstractPpo(NamedTuple):
+    """A run's step without a model, and what was decided of it. prompts: of a step, over all devices."""
+
+    step: AbstractStep
+    roles: Roles
+    spec: PpoSpec
+    prompts: int
+
+
+def abstract_ppo_step(
+    policy: NetworkConfig,
+    reward: Network,
+    config: PpoConfig,
+    mesh: Mesh,
+    *,
+    width: int,
+    eos_ids: tuple[int, ...],
+    ending: tuple[int, ...],
+    rollout: Layout | None,
+) -> AbstractPpo:
+    """Make the program of one step that `train_ppo` would compile where the reward model reads the policy's tokens.
+
+    `width`: tokens of the longest prompt. Raises UserError as `train_ppo` for what the mesh cannot share.
+    """
+    size, parts = step_rows(
+        "ppo", config, placement.data_parallel(mesh), mini_batches=config.num_mini_batches, rollouts=True
+    )
+    roles = make_roles(policy, reward, config)
+    spec = replace(ppo_spec(roles, config, eos_ids, 0, ending, rollout), gradient_accumulation_steps=parts)
+    optimizers, _ = make_optimizers(roles, config)
+
+    def start(weights: dict[str, Weights]) -> PpoState:
+        return init_state(weights, optimizers, kl_coef=config.kl_coef, key=jax.random.key(0))
+
+    arrays = abstract_arrays(mesh, roles, optimizers, start, rollout)
+    score = reward_scores(reward, spec)
+    columns = -(-width // WIDTH_STEP) * WIDTH_STEP
+    step = abstract_step(
+        *(spec, optimizers, score, mesh, arrays),
+        size=size,
+        width=columns,
+        per_call=1,
+        sample_rows=config.sample_rows,
+    )
+    return AbstractPpo(step, roles, spec, size)
 
 
 def compile_steps(

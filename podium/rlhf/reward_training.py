@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from podium.config import RewardConfig
 from podium.data.batches import permutation
@@ -16,14 +18,23 @@ from podium.data.records import PreferenceRecord, normalised_prompt, pairs
 from podium.errors import UserError
 from podium.generation import generate
 from podium.models import Model
-from podium.models.family import init_adapter
+from podium.models.config import NetworkConfig
+from podium.models.family import abstract_params, init_adapter
 from podium.models.heads import init_head
 from podium.models.lora import lora_spec
-from podium.models.packing import Example, for_rows
+from podium.models.packing import Example, enclosing, for_rows
 from podium.models.precision import in_compute_type
 from podium.models.remat import training_config
 from podium.parallel import placement
-from podium.rlhf.comparisons import Comparison, encode, epoch_batches, sizes_of, to_arrays
+from podium.rlhf.comparisons import (
+    WIDTH_STEP,
+    Batch,
+    Comparison,
+    encode,
+    epoch_batches,
+    sizes_of,
+    to_arrays,
+)
 from podium.rlhf.networks import Network
 from podium.rlhf.reward import (
     fold_normalisation,
@@ -35,8 +46,8 @@ from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.progress import Progress
-from podium.training.step import start_state
-from podium.training.trainer import fit
+from podium.training.step import TrainState, start_state
+from podium.training.trainer import AbstractStep, abstract_training, fit
 
 # Reference samples whose rewards are given mean 0 and variance 1: a standard error of a sixth of a deviation.
 REFERENCE_SAMPLES = 32
@@ -108,10 +119,53 @@ def _start(base: Model, run: RewardRun) -> Model:
     return base.replace(role="reward", lora=spec, adapter=adapter, head=head, read_at=run.config.read_at)
 
 
+class Trainee(NamedTuple):
+    """What a configuration makes of a network before there are weights."""
+
+    network: Network
+    optimizer: optax.GradientTransformation
+    step: Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def trainee(shape: NetworkConfig, config: RewardConfig, total: int) -> Trainee:
+    """Decide what is trained, and how, in `total` steps."""
+    lora = lora_spec(config.lora)
+    network = Network(shape, lora, "base" if lora else None)
+    tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
+    step = make_reward_step(network, tx, loss=config.loss, center_rewards_coefficient=config.center_rewards_coefficient)
+    return Trainee(network, tx, step)
+
+
+def _in_micro_batches(batch: Any, parts: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), batch)
+
+
+def abstract_reward_step(
+    start: NetworkConfig, config: RewardConfig, mesh: Mesh, *, prompt: int, length: int
+) -> AbstractStep:
+    """Make the program that `train_reward` would compile, without a model, for the longest pairs.
+
+    Each is a prompt of `prompt` tokens with two responses that fill `length` tokens. Raises UserError as `train_reward`
+    for rows that cannot be shared.
+    """
+    longest = Comparison([0] * prompt, [[0] * (length - prompt)] * 2, [1, 2], 1.0, 0.0)
+    shape = for_rows(training_config(start, config.remat), [longest.example])
+    lists, parts = step_rows("reward", config, placement.data_parallel(mesh))
+    network, tx, step = trainee(shape, config, config.max_steps or 1)
+    width = enclosing(sizes_of(shape, [longest]), WIDTH_STEP)
+    arrays = to_arrays(shape, [longest], Batch((0,) * lists, width), candidates=2, pad_id=0)
+    base, adapter = abstract_params(start, network.lora)
+    head = jax.eval_shape(lambda: init_head(start, None))
+    weights = {"head": head} | ({"adapter": adapter} if network.lora else {"base": base})
+    stored = jax.eval_shape(lambda base: in_compute_type(base, start.dtype), base)
+    bases = {"base": stored} if network.lora else {}
+    sides = (weights, network.axes(weights)), (bases, Network(start).axes(bases))
+    return abstract_training(step, tx, mesh, *sides, _in_micro_batches(arrays, parts))
+
+
 def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Model:
     config, mesh = run.config, run.mesh
     shape = for_rows(training_config(model.config, config.remat), (one.example for one in comparisons))
-    network = Network(shape, model.lora, "base" if model.lora else None)
     trained = {"adapter": model.adapter} if model.lora else {"base": model.params}
     bases = {"base": in_compute_type(model.params, model.config.dtype)} if model.lora else {}
     bases = placement.place_weights(mesh, Network(model.config).axes(bases), bases)
@@ -119,7 +173,7 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     sizes = sizes_of(shape, comparisons)
     per_epoch = -(-len(comparisons) // lists)
     total = config.max_steps or max(1, round(per_epoch * config.num_train_epochs))
-    tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=total)
+    network, tx, step = trainee(shape, config, total)
     candidates = max(len(comparison.candidates) for comparison in comparisons)
     plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
     with placement.on(mesh):
@@ -128,14 +182,10 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
             epoch, place = divmod(index, per_epoch)
             rows = plan(epoch)[place]
             arrays = to_arrays(shape, comparisons, rows, candidates=candidates, pad_id=model.tokenizer.pad_id)
-            micro = jax.tree.map(lambda x: np.asarray(x).reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
-            return placement.place_batch(mesh, micro, dim=1)
+            return placement.place_batch(mesh, _in_micro_batches(arrays, parts), dim=1)
 
         weights = {**trained, "head": model.head}
         state = start_state(mesh, network.axes(weights), weights, tx)
-        step = make_reward_step(
-            network, tx, loss=config.loss, center_rewards_coefficient=config.center_rewards_coefficient
-        )
         monitor = Monitor("reward", {"loss": "loss", "acc": "accuracy"})
         state = fit(step, state, bases, batch, run, monitor, total=total)
     trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}

@@ -3,6 +3,7 @@
 The roles follow from configurations alone; weights, or the shapes of weights, fill them afterwards.
 """
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -116,6 +117,16 @@ def abstract_sources(roles: Roles) -> tuple[Tree, Weights]:
     base, adapter = family.abstract_params(config, lora)
     head = jax.eval_shape(lambda: init_head(config, None))
     return policy, {"head": head} | ({"adapter": adapter} if lora else {"base": base})
+
+
+@functools.lru_cache(maxsize=16)
+def abstract_start(roles: Roles) -> tuple[dict[str, Weights], Frozen]:
+    """Shapes of what `start_weights` gives for models of these sizes, which no mesh changes; not to be written to."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes: tuple[dict[str, Weights], Frozen] = jax.eval_shape(
+        functools.partial(start_weights, roles), *abstract_sources(roles), key
+    )
+    return shapes
 
 
 def start_weights(roles: Roles, policy: Tree, reward: Weights, key: jax.Array) -> tuple[dict[str, Weights], Frozen]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from podium.config import SftConfig
 from podium.data.records import DemonstrationRecord
 from podium.errors import UserError
 from podium.models import Model
-from podium.models.family import init_adapter
+from podium.models.config import NetworkConfig
+from podium.models.family import abstract_params, init_adapter
 from podium.models.lora import lora_spec, merge_adapter
 from podium.models.packing import Size, for_rows
 from podium.models.precision import in_compute_type
@@ -35,7 +37,7 @@ from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
 from podium.training.step import start_state
-from podium.training.trainer import fit
+from podium.training.trainer import AbstractStep, abstract_training, fit
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,42 @@ def _fit(
             epoch, place = find_step(index, steps_in)
             rows = batches(epoch)[place]
             arrays = to_arrays(network.config, demonstrations, rows, width, base.tokenizer.pad_id)
-            # Without -1, which has no answer where prompts take no places.
-            micro = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), arrays)
-            return placement.place_batch(mesh, micro, dim=1)
+            return placement.place_batch(mesh, _in_micro_batches(arrays, parts), dim=1)
 
         state = start_state(mesh, network.axes(start), start, tx)
         monitor = Monitor("sft", {"loss": "loss"})
         state = fit(make_sft_step(network, tx), state, bases, batch, run, monitor, total=total)
     trained: Weights = state.weights
     return trained
+
+
+def _in_micro_batches(batch: Any, parts: int) -> Any:
+    # Without -1, which has no answer where prompts take no places.
+    return jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), batch)
+
+
+def abstract_sft_step(start: NetworkConfig, config: SftConfig, mesh: Mesh, *, prompt: int, length: int) -> AbstractStep:
+    """Make the program that `train_sft` would compile, without a model, for rows that demonstrations fill.
+
+    The longest is a prompt of `prompt` tokens with a response that fills `length` tokens. Raises UserError as
+    `train_sft` for rows that cannot be shared.
+    """
+    longest = Demonstration([0] * prompt, [0] * (length - prompt), 1.0)
+    spec = lora_spec(config.lora)
+    network = Network(
+        for_rows(training_config(start, config.remat), [longest.example]), spec, None if spec is None else "base"
+    )
+    count, parts = step_rows("sft", config, placement.data_parallel(mesh))
+    sizes = sizes_of(start, [longest])
+    width = width_of(sizes, max_prompt_length=prompt, max_length=length, packing=config.packing)
+    arrays = to_arrays(network.config, [longest], [(0,)] * count, width, 0)
+    tx, _ = configured(config, learning_rate=config.learning_rate, total_steps=config.max_steps or 1)
+    base, adapter = abstract_params(start, spec)
+    weights = {"base": base} if spec is None else {"adapter": adapter}
+    stored = jax.eval_shape(lambda base: in_compute_type(base, start.dtype), base)
+    bases = {} if spec is None else {"base": stored}
+    sides = (weights, network.axes(weights)), (bases, Network(start).axes(bases))
+    return abstract_training(make_sft_step(network, tx), tx, mesh, *sides, _in_micro_batches(arrays, parts))
 
 
 Batches = Callable[[int], list[tuple[PackedRow, ...]]]

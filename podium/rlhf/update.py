@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from podium.losses import masked
+from podium.parallel.phases import phase
 from podium.parallel.rows import ALL, Rows
 from podium.rlhf.experience import Predictions, ScoredRollout
 from podium.training.accumulate import like, sum_over
@@ -104,7 +105,6 @@ def run_updates(
 
     With `rows` apart the devices are micro-batches of whole updates: gradients and statistics add up, once an update.
     """
-
     step = functools.partial(_step, optimizers, rows)
 
     def learn_from(old: Predictions) -> _Learned:
@@ -138,16 +138,18 @@ def run_updates(
 
     if not schedule.whole:
         assert rows == ALL, "minibatches are drawn from all rows"
-        learned = learn_from(_predict_in_parts(algorithm, schedule, algorithm.compute(trained.weights), rollout))
-        trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
+        with phase("old"):
+            learned = learn_from(_predict_in_parts(algorithm, schedule, algorithm.compute(trained.weights), rollout))
+        with phase("update"):
+            trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
         return Updated(trained, learned.old, learned.metrics, numbers)
-    computed = algorithm.compute(trained.weights)
-    gradients, (statistics, learned) = _gradient(first_loss, computed, trained.weights)
-    trained, first = step(trained, gradients, statistics)
-    numbers = {name: value[None] for name, value in first.items()}
-    if schedule.epochs > 1:
-        trained, more = jax.lax.scan(update, trained, None, length=schedule.epochs - 1)
-        numbers = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), numbers, more)
+    with phase("update"):
+        gradients, (statistics, learned) = _gradient(first_loss, algorithm.compute(trained.weights), trained.weights)
+        trained, first = step(trained, gradients, statistics)
+        numbers = {name: value[None] for name, value in first.items()}
+        if schedule.epochs > 1:
+            trained, more = jax.lax.scan(update, trained, None, length=schedule.epochs - 1)
+            numbers = jax.tree.map(lambda one, others: jnp.concatenate([one, others]), numbers, more)
     return Updated(trained, learned.old, learned.metrics, numbers)
 
 

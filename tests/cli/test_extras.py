@@ -89,6 +89,7 @@ CASES: dict[str, list[list[str]]] = {
     "train": [
         ["run", "rlhf.yaml", "--out", "out"],
         ["import-weights", "torch", "new"],
+        ["plan", "rlhf.yaml", "--topology", "v5e:2x2"],
         *(stage_command(stage, CONFIG, "input") for stage in STAGES),
     ],
     "kfp": [

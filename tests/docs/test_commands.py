@@ -28,6 +28,7 @@ RUN = {"init", "validate", "schema", "compile", "doctor"}
 ELSEWHERE = {
     "run": "tests/kfp/test_run.py",
     "import-weights": "tests/convert",
+    "plan": "tests/planning",
     **dict.fromkeys(("submit", "status", "cancel", "logs"), "tests/kfp"),
     **dict.fromkeys(("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates"), "tests/stages"),
 }

@@ -62,7 +62,7 @@ def abstract(kind: str, section: dict, adapter: bool, mesh) -> AbstractStep:
     reward = Network(network, tiny.LORA, "policy") if adapter else Network(network, None, "reward")
     roles = make_roles(network, reward, config)
     spec, (optimizers, _) = ppo_spec(roles, config, (tiny.EOS,), tiny.PAD), make_optimizers(roles, config)
-    arrays = abstract_arrays(mesh, roles, optimizers, *abstract_sources(roles), start_of(optimizers, config))
+    arrays = abstract_arrays(mesh, roles, optimizers, start_of(optimizers, config))
     score = reward_scores(roles.reward, spec)
     return abstract_step(
         spec, optimizers, score, mesh, arrays, size=SIZE, width=WIDTH, per_call=2, sample_rows=config.sample_rows
