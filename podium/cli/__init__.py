@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podium.cli import config, doctor, plan, stage, weights
-from podium.cli.ending import conclude
+from podium.cli.ending import conclude, is_fault
 from podium.errors import ExitCode, UserError
 from podium.version import __version__
 
@@ -70,6 +70,8 @@ def main() -> NoReturn:
         _refuse_dotted_options(sys.argv[1:])
         build_app()(prog_name="podium")
     except (Exception, KeyboardInterrupt) as error:
+        if is_fault(error):
+            raise
         sys.exit(conclude(error))
     sys.exit(ExitCode.DONE)
 

@@ -8,8 +8,13 @@ from podium.errors import ExitCode, GatesFailed, Stopped, explained
 INTERRUPTED = 130  # 128 + SIGINT
 
 
+def is_fault(error: BaseException) -> bool:
+    """Tell whether an error is a fault of ours, which keeps its stack trace."""
+    return not isinstance(error, KeyboardInterrupt | Stopped | GatesFailed) and explained(error) is None
+
+
 def conclude(error: BaseException) -> int:
-    """Print what a user reads of an error and return the exit code; faults of ours keep their stack trace."""
+    """Print what a user reads of an error, or the stack trace of a fault of ours, and return the exit code."""
     sys.stdout.flush()
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED

@@ -30,6 +30,7 @@ BASE: dict[str, Any] = {
         "num_mini_batches": 2,
         "max_new_tokens": 64,
     },
+    "platform": {"mesh": {}},
 }
 
 
@@ -101,7 +102,7 @@ def test_bytes_of_arguments_are_cut_as_the_mesh_cuts_them() -> None:
 
 
 def test_what_a_mesh_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match=r"platform\.mesh: .*kv_heads.*tensor=8"):
+    with pytest.raises(UserError, match=r"platform\.mesh: .* along heads .*tensor=8"):
         planned(job("sft"), (1, 1, 1, 8))
     with pytest.raises(UserError, match=r"sft\.global_batch_size: 16 rows cannot be shared equally by 32 devices"):
         planned(job("sft"), (1, 32, 1, 1))
