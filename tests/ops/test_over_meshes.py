@@ -1,7 +1,7 @@
 """Look-ups and choices over a vocabulary that devices share: the results of one device, and little crosses the mesh.
 
-Seen to fail: with the table's rows of another shard, with rows exchanged for the wrong columns, with a search that
-starts anew in each shard, with thresholds of a shard's own.
+Seen to fail: with the table's rows of another shard, with a search that starts anew in each shard, with thresholds of a
+shard's own.
 """
 
 import re

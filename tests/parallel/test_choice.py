@@ -46,6 +46,7 @@ def full(model: Model, rows: int | None) -> Demand:
 CASES = {
     "7B adapters on v5e:4x4": (adapters(LLAMA_7B, 128), 16, "v5e", 1, (1, 16, 1), (2, 8), True),
     "as many rows as chips take": (adapters(LLAMA_7B, None), 16, "v5e", 1, (1, 16, 1), (2, 8), True),
+    "forty heads, which sixteen chips cannot share": (adapters(LLAMA_13B, 128), 16, "v5e", 1, (1, 16, 1), (2, 8), True),
     "half a row a chip": (adapters(LLAMA_7B, 8), 16, "v5e", 1, (1, 8, 2), (2, 8), True),
     "one row a chip": (adapters(LLAMA_7B, 16), 16, "v5e", 1, (1, 16, 1), (2, 8), True),
     "13B full on v5p:2x4x4": (full(LLAMA_13B, 128), 32, "v5p", 1, (1, 32, 1), (16, 2), True),

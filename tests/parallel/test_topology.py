@@ -1,7 +1,7 @@
 """The order of devices on a TPU slice, and how many hops its rings have: from descriptions of slices that are not here.
 
 In a process of its own: the compiler for TPUs, which describes slices, is set up before JAX starts. Seen to fail: with
-devices in JAX's own order, and with sides that are no rings taken for rings.
+sides that are no rings taken for rings.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What a stage asks of its chips is what its arrays take: counted from configurations, and from arrays.
 
-Seen to fail: with one slot of the optimizer, with a reward model that is not counted.
+Seen to fail: with one slot of the optimizer in place of two.
 """
 
 import jax

@@ -2,7 +2,7 @@
 
 Updates are compared on one rollout, and rollouts by what one device thinks of their tokens: a draw within rounding of
 the edge between two tokens may give another token, and every token after it. Seen to fail: with key-value heads
-repeated in another order, with rows of embeddings exchanged for the wrong columns.
+repeated in another order.
 """
 
 import functools
