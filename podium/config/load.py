@@ -84,7 +84,8 @@ def load_config_text(
     config = _interpret(document, overrides, notices)
     if look_for != "nothing":
         here = look_for == "here" or config.platform.target == "local"
-        _refuse([*unknown_accelerators(config), *(absent(config) if here else ())], document)
+        missing = absent(config, runs=look_for == "here") if here else ()
+        _refuse([*unknown_accelerators(config), *missing], document)
         if notices is not None and look_for == "target":
             notices.extend(unchecked(config))
     return config

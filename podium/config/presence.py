@@ -18,13 +18,16 @@ _LONGEST = 1 << 22
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx")
 
 
-def absent(config: PodiumConfig) -> Iterator[tuple[Keys, str]]:
-    """Yield key and reason of each file or model folder that a run on this machine would fail on."""
+def absent(config: PodiumConfig, *, runs: bool) -> Iterator[tuple[Keys, str]]:
+    """Yield key and reason of each file or model folder that a run on this machine would fail on.
+
+    Where nothing `runs` yet, config.json alone is enough of a model, as for `podium plan`.
+    """
     for keys, source in _sources(config):
         if "://" not in source.path and (reason := _unreadable_data(source.path)) is not None:
             yield keys, reason
     for keys, model in _models(config):
-        if "://" not in model.name_or_path and (reason := _unreadable_model(model.name_or_path)) is not None:
+        if "://" not in model.name_or_path and (reason := _unreadable_model(model.name_or_path, runs=runs)):
             yield keys, reason
 
 
@@ -54,8 +57,10 @@ def unchecked(config: PodiumConfig) -> Iterator[str]:
         folder = model.name_or_path
         if not os.path.isabs(folder) or not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
             continue
-        if not _has(set(os.listdir(folder)), ".safetensors"):
-            key = ".".join(str(part) for part in (*keys, "name_or_path"))
+        names, key = set(os.listdir(folder)), ".".join(str(part) for part in (*keys, "name_or_path"))
+        if "config.json" in names and not _has(names, ".safetensors", "tokenizer.json"):
+            yield f"{key}: {folder} holds config.json alone: enough for podium plan, and for no stage"
+        elif not _has(names, ".safetensors"):
             yield f"{key}: {folder} holds no weights yet; all stages but prepare need them"
 
 
@@ -80,7 +85,7 @@ def _unreadable_data(path: str) -> str | None:
     return None if os.access(path, os.R_OK) else f"{_shown(path)}: cannot be read; check its permissions"
 
 
-def _unreadable_model(name: str) -> str | None:
+def _unreadable_model(name: str, *, runs: bool) -> str | None:
     """Return why a model folder cannot be loaded, as far as names and config.json tell; a name of the Hub is none."""
     if not os.path.isabs(name):
         return None
@@ -94,7 +99,8 @@ def _unreadable_model(name: str) -> str | None:
         names = set(os.listdir(name))
         if "adapter_config.json" not in names and "config.json" not in names:
             return f"{shown}: has no config.json; write the path of a model folder"
-        if not _has(names, ".safetensors") and (_has(names, *_OTHER_WEIGHTS) or not _has(names, "tokenizer.json")):
+        useless = _has(names, *_OTHER_WEIGHTS) or (runs and not _has(names, "tokenizer.json"))
+        if useless and not _has(names, ".safetensors"):
             return f"{shown}: has no safetensors; write the path of a model folder, or see podium import-weights"
         if "config.json" in names:
             with (folder / "config.json").open("rb") as file:

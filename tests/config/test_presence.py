@@ -92,11 +92,19 @@ def test_weights_of_another_form_are_refused(here: Path) -> None:
 
 def test_a_folder_without_weights_is_enough_to_prepare_with(here: Path) -> None:
     (here / "m" / "model.safetensors").unlink()
-    assert "has no safetensors" in refused(here)
     (here / "m" / "tokenizer.json").touch()
     notices: list[str] = []
     load_config(here / "rlhf.yaml", [], notices, look_for="target")
     assert [notice for notice in notices if f"{here}/m holds no weights yet; all stages but prepare need" in notice]
+
+
+def test_config_json_alone_is_enough_to_plan_with_and_not_to_run(here: Path) -> None:
+    (here / "m" / "model.safetensors").unlink()
+    notices: list[str] = []
+    load_config(here / "rlhf.yaml", [], notices, look_for="target")
+    assert [notice for notice in notices if f"{here}/m holds config.json alone: enough for podium plan" in notice]
+    with pytest.raises(UserError, match="has no safetensors"):
+        load_config(here / "rlhf.yaml", [], look_for="here")
 
 
 def test_what_another_machine_or_the_network_has_is_noted(here: Path) -> None:
