@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from podium.parallel.launch import Launch
     from podium.stages.io import Result, StageIO
     from podium.stages.outputs import Earlier
+    from podium.training.profiling import Profile
 
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE|JSON", help="YAML or JSON file, or JSON text, with the config.")
@@ -43,6 +44,12 @@ Coordinator = Annotated[
 ]
 NumProcesses = Annotated[int | None, typer.Option(metavar="N", help="How many processes work on the stage together.")]
 ProcessId = Annotated[int | None, typer.Option(metavar="I", help="Which of them this one is, from 0.")]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="STEP:COUNT", help="Trace COUNT steps of training from STEP on, into profile/STAGE."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values that replace the config's, such as seed=7."),
@@ -92,6 +99,7 @@ def _command(stage: str) -> Callable[..., None]:
         coordinator: Coordinator = None,
         num_processes: NumProcesses = None,
         process_id: ProcessId = None,
+        profile: Trace = None,
         overrides: Overrides = None,
     ) -> None:
         from podium.parallel.launch import read_launch
@@ -100,15 +108,25 @@ def _command(stage: str) -> Callable[..., None]:
         launch = read_launch(coordinator, num_processes, process_id, os.environ)
         configure()
         if executor_input is not None:
-            if config or inputs or outputs or redo or overrides:
+            if config or inputs or outputs or redo or profile or overrides:
                 raise UserError(
-                    "--executor-input holds everything; leave --config, --input, --output, --redo, KEY=VALUE out"
+                    "--executor-input holds everything; leave out --config, --input, --output, --redo, --profile and "
+                    "KEY=VALUE"
                 )
             _run_for_kubeflow(stage, executor_input, launch)
         elif config is None:
             raise UserError(f"podium {stage} needs --config FILE, or --executor-input JSON in a pipeline")
         else:
-            _run_here(stage, config, inputs or (), outputs or (), overrides or (), redo=redo, launch=launch)
+            _run_here(
+                stage,
+                config,
+                inputs or (),
+                outputs or (),
+                overrides or (),
+                redo=redo,
+                launch=launch,
+                profile=profile,
+            )
 
     return command
 
@@ -129,6 +147,7 @@ def _run_here(
     *,
     redo: bool,
     launch: "Launch | None",
+    profile: str | None,
 ) -> None:
     from podium.config import load_config, load_config_text
     from podium.stages.io import StageIO
@@ -145,7 +164,18 @@ def _run_here(
         _named("--output", outputs, spec.outputs, stage),
     )
     _require_all(stage, io, spec)
+    if profile is not None:
+        io.profile = _profile(stage, profile)
     _run(stage, settings, io, "replace" if redo else "keep", launch)
+
+
+def _profile(stage: str, text: str) -> "Profile":
+    """Read --profile; raise UserError where a stage trains nothing."""
+    from podium.training.profiling import Profile
+
+    if stage not in ("sft", "reward", "ppo"):
+        raise UserError(f"--profile: {stage} has no training steps; it is an option of sft, reward and ppo")
+    return Profile.parse(text, Path("profile", stage))
 
 
 def _run(

@@ -58,6 +58,11 @@ def count() -> int:
     return 1 if _run is None else _run.launch.processes
 
 
+def index() -> int:
+    """Return which process this is, from 0: for names of files alone."""
+    return 0 if _run is None else _run.launch.index
+
+
 def is_leader() -> bool:
     """Tell whether this is process 0, which writes for all."""
     return _run is None or _run.launch.index == 0

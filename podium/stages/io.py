@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from podium.config import STAGE_TABLE
 from podium.errors import UserError
@@ -24,6 +24,9 @@ from podium.stages.manifest import (
 from podium.storage import remote
 from podium.storage.failures import unwritable
 from podium.storage.files import write_text
+
+if TYPE_CHECKING:
+    from podium.training.profiling import Profile
 
 __all__ = ["Result", "StageIO", "is_complete", "read_manifest", "write_manifest"]
 
@@ -52,6 +55,7 @@ class StageIO:
         self._root: Path | None = None
         self._here: dict[str, Path] = {}
         self._checkpoints: StageIO | None = None
+        self.profile: Profile | None = None
 
     @classmethod
     def local(cls, folder: str | os.PathLike[str], **inputs: str | os.PathLike[str]) -> Self:
@@ -64,7 +68,7 @@ class StageIO:
         """Take the same inputs, put every output NAME into folder/NAME, and leave checkpoints where they are."""
         io = StageIO.local(folder, **self.inputs)
         io._here = {key: path for key, path in self._here.items() if key.startswith("input ")}
-        io._checkpoints = self
+        io._checkpoints, io.profile = self, self.profile
         return io
 
     def input(self, name: str) -> Path:

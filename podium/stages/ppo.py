@@ -39,6 +39,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             rollouts=rollouts / ROLLOUTS_FILE,
             fingerprint=work_key("ppo", config, io, base),
             step_timeout=config.platform.step_timeout,
+            profile=io.profile,
         ),
     )
     save(policy, folder)

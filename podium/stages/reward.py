@@ -51,6 +51,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
             checkpoints=f"{io.work('reward_model')}/checkpoints",
             fingerprint=work_key("reward", config, io, policy, base),
             step_timeout=config.platform.step_timeout,
+            profile=io.profile,
         ),
     )
     report = judge(model, policy.tokenizer, held_out, config)

@@ -53,6 +53,7 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
                 checkpoints=f"{io.work('model')}/checkpoints",
                 fingerprint=work_key("sft", config, io, base),
                 step_timeout=config.platform.step_timeout,
+                profile=io.profile,
             ),
         )
         after = perplexity(model, held_out, size, "sft: after")

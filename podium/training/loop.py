@@ -23,6 +23,7 @@ from podium.parallel import distributed
 from podium.parallel.step_clock import StepClock
 from podium.training.checkpoint import Checkpoints
 from podium.training.metrics import MetricsWriter
+from podium.training.profiling import Profile, Profiler
 from podium.training.progress import Progress
 from podium.training.scalars import Scalars
 from podium.training.stopping import StopSignals
@@ -46,6 +47,7 @@ class TrainingRun:
         checkpoints: Folder or URI.
         fingerprint: Of configuration and inputs; a checkpoint must carry the same.
         step_timeout: Seconds that a call of steps may take with several processes; None: ten times the median.
+        profile: Steps to trace with JAX's profiler.
     """
 
     config: TrainingConfig
@@ -55,6 +57,7 @@ class TrainingRun:
     checkpoints: str
     fingerprint: str
     step_timeout: float | None = field(default=None, kw_only=True)
+    profile: Profile | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,18 @@ def run_loop(
         monitor.on_restart(start)
         resume_step = start if restored else None
         writer, progress = MetricsWriter(run.folder, resume_step=resume_step), Progress(total, label, done=start)
-        with writer, progress, StopSignals() as signals, StepClock(run.step_timeout) as clock:
+        clock, profiler = StepClock(run.step_timeout), Profiler(run.profile)
+        with writer, progress, StopSignals() as signals, clock, profiler:
             reporter = _Reporter(writer, progress, saved, monitor, clock, total, config.logging_steps, time.time())
             pending, saved_at = None, time.monotonic()
             for call, indices in enumerate(_calls(start, total, per_call, config.save_steps)):
+                profiler.before(indices)
                 state, scalars, after = steps(indices, state)
                 signals.listen()
                 progress.wait("first step")
                 if pending is not None:
                     reporter.report(*pending)
+                    profiler.after(indices.start)
                 pending, done = (indices, scalars, after), indices.stop
                 due = done % config.save_steps == 0
                 # The clock is process 0's: two that disagree would wait for each other.
