@@ -110,8 +110,8 @@ def _command(stage: str) -> Callable[..., None]:
         if executor_input is not None:
             if config or inputs or outputs or redo or profile or overrides:
                 raise UserError(
-                    "--executor-input holds everything; leave out --config, --input, --output, --redo, --profile and "
-                    "KEY=VALUE"
+                    "--executor-input holds everything; leave --config, --input, --output, --redo, --profile and "
+                    "KEY=VALUE out"
                 )
             _run_for_kubeflow(stage, executor_input, launch)
         elif config is None:
