@@ -1,4 +1,7 @@
-"""Several processes train as one does: each holds some of the devices, and the first one writes for all."""
+"""Several processes with rows of their own train as one does: each holds some of the devices, the first one writes.
+
+Whole stages, and weights that are cut, are in tests/parallel/test_processes.py.
+"""
 
 import json
 import os
@@ -49,18 +52,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, two
 
 
-@pytest.mark.parametrize("mesh", ["rows", "shards"])
-def test_two_processes_report_what_one_does(folders: tuple[Path, Path], mesh: str) -> None:
-    one, two = (read_metrics(folder / mesh) for folder in folders)
+def test_two_processes_report_what_one_does(folders: tuple[Path, Path]) -> None:
+    one, two = (read_metrics(folder) for folder in folders)
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 12))
     for first, second in zip(one, two, strict=True):
         assert second == pytest.approx(first | {"time": second["time"]}, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("mesh", ["rows", "shards"])
-def test_the_first_process_keeps_rows_that_others_hold(folders: tuple[Path, Path], mesh: str) -> None:
+def test_the_first_process_keeps_rows_that_others_hold(folders: tuple[Path, Path]) -> None:
     """All of a batch of four: the second half is another process's."""
-    one, two = ((folder / mesh / "rollouts.jsonl").read_text().splitlines() for folder in folders)
+    one, two = ((folder / "rollouts.jsonl").read_text().splitlines() for folder in folders)
     assert len(one) == len(two) == 11 * 4
     for first, second in zip(map(json.loads, one), map(json.loads, two), strict=True):
         inexact = {name: pytest.approx(first[name], rel=1e-4, abs=1e-5) for name in ("score", "kl")}
@@ -68,4 +69,4 @@ def test_the_first_process_keeps_rows_that_others_hold(folders: tuple[Path, Path
 
 
 def test_two_processes_save_one_checkpoint(folders: tuple[Path, Path]) -> None:
-    assert all((folders[1] / mesh / "checkpoints" / "10").is_dir() for mesh in ("rows", "shards"))
+    assert (folders[1] / "checkpoints" / "10").is_dir()

@@ -20,13 +20,10 @@ from podium.rlhf.ppo_training import PpoRun, train_ppo
 from support import tiny
 
 # Of one layer: compiling takes most of the time.
-CONFIGS = {
-    "decoder": dataclasses.replace(tiny.CONFIG, layers=1),
-    "encoder-decoder": dataclasses.replace(tiny.T5, encoder_layers=1, decoder_layers=1),
-}
+CONFIG = dataclasses.replace(tiny.T5, encoder_layers=1, decoder_layers=1)
 
 
-def train(name: str, folder: Path, data: int, fsdp: int) -> None:
+def train(folder: Path) -> None:
     """Eleven steps: a call of eight, one of two up to the checkpoint, one."""
     tokenizer = SimpleNamespace(
         same_as=lambda _: True,
@@ -36,8 +33,8 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
         encode_prompt=lambda prompt: [int(word) for word in prompt[0]["content"].split()],
         decode=str,
     )
-    params, _ = init_params(CONFIGS[name], jax.random.key(0))
-    policy = Model(config=CONFIGS[name], params=params, tokenizer=tokenizer, base_digest="random")
+    params, _ = init_params(CONFIG, jax.random.key(0))
+    policy = Model(config=CONFIG, params=params, tokenizer=tokenizer, base_digest="random")
     reward = policy.replace(role="reward", head=init_head(policy.config, jax.random.key(1)))
     config = PpoConfig(
         max_steps=11,
@@ -51,7 +48,7 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
     )
     texts = [f"{2 + row} 3 {5 + row}" for row in range(8)]
     prompts = [PromptRecord(id=text, prompt=[{"role": "user", "content": text}]) for text in texts]
-    mesh = make_mesh(data=data, fsdp=fsdp)
+    mesh = make_mesh(data=2, fsdp=1)
     with distributed.folder_of_followers() as aside:
         own = aside or folder
         run = PpoRun(config, 0, mesh, own, str(folder / "checkpoints"), "same", own / "rollouts.jsonl")
@@ -60,9 +57,7 @@ def train(name: str, folder: Path, data: int, fsdp: int) -> None:
 
 if __name__ == "__main__":
     index, processes, port = map(int, sys.argv[1:4])
-    where = Path(sys.argv[4])
     # JAX allows it only before it first computes: so importing the above computes nothing.
     launch = read_launch(f"localhost:{port}", processes, index, {})
     with distributed.processes(launch, start_timeout=120, heartbeat_timeout=100, conclude=conclude):
-        train("encoder-decoder", where / "rows", data=2, fsdp=1)
-        train("decoder", where / "shards", data=1, fsdp=2)
+        train(Path(sys.argv[4]))
