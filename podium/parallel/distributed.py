@@ -43,7 +43,7 @@ class _Run:
     client: Any
     started: float = field(default_factory=time.monotonic)
     exchanges: int = 0
-    over: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
 
     def exchange(self, kind: str) -> str:
         self.exchanges += 1
@@ -89,14 +89,17 @@ def processes(
 
     # Now, in all of them: the first use of a device waits for every process, also where one alone then computes.
     jax.devices()
-    threading.Thread(target=_listen, args=(_run,), name="podium-peers", daemon=True).start()
+    listener = threading.Thread(target=_listen, args=(_run,), name="podium-peers", daemon=True)
+    listener.start()
     try:
         yield
         # Whoever is through waits for the others: it may still hold what they ask for.
         barrier("done", DECISION_S)
     except BaseException as error:
         _leave(_run, error, heartbeat_timeout, conclude)
-    _run.over = True
+    # Not left to the end of Python, which ends threads inside C++ by ending the process.
+    _run.over.set()
+    listener.join()
     jax.distributed.shutdown()
     _run = None
 
@@ -280,15 +283,14 @@ def _tell(run: _Run, code: int, text: str) -> None:
 
 def _listen(run: _Run) -> None:
     """Wait for another process to end badly, and end this one: it may sit in a collective and hear nothing."""
-    while not run.over:
-        time.sleep(LISTEN_S)
+    while not run.over.wait(LISTEN_S):
         try:
             message = json.loads(run.client.key_value_try_get(_ENDED))
         except Exception as error:
             if "NOT_FOUND" in str(error):
                 continue
             return  # the service itself ends this process
-        if message["process"] == run.launch.index or run.over:
+        if message["process"] == run.launch.index or run.over.is_set():
             return
         # Whoever raised the same error is about to say it itself.
         time.sleep(2 * LISTEN_S)

@@ -26,14 +26,18 @@ class StepClock:
         self._last: float | None = None
         self._calls = 0
         self._closed = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> "StepClock":
         if distributed.count() > 1:
-            threading.Thread(target=self._watch, name="podium-steps", daemon=True).start()
+            self._watcher = threading.Thread(target=self._watch, name="podium-steps", daemon=True)
+            self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
+        if self._watcher is not None:
+            self._watcher.join()
 
     def tick(self) -> None:
         """Note that a call has ended."""
