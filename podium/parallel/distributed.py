@@ -41,7 +41,6 @@ class _Run:
 
     launch: Launch
     client: Any
-    started: float = field(default_factory=time.monotonic)
     exchanges: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
