@@ -86,11 +86,11 @@ def processes(
     _run = _start(launch, start_timeout, heartbeat_timeout)
     import jax
 
-    # Now, in all of them: the first use of a device waits for every process, also where one alone then computes.
-    jax.devices()
     listener = threading.Thread(target=_listen, args=(_run,), name="podium-peers", daemon=True)
     listener.start()
     try:
+        # Now, in all of them: the first use of a device waits for every process, also where one alone then computes.
+        jax.devices()
         yield
         # Whoever is through waits for the others: it may still hold what they ask for.
         barrier("done", DECISION_S)
