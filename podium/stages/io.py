@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from podium.config import STAGE_TABLE
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
+from podium.parallel import distributed
 from podium.stages.manifest import (
     MANIFEST,
     WORK,
@@ -207,7 +208,9 @@ def _check_input(name: str, path: Path) -> None:
         raise UserError(f"input {name}: {reason}; copy it again, or {again} (podium run does so by itself)") from error
     if manifest is None and (path / WORK).exists():
         raise UserError(f"input {name}: {path} is not complete (no {MANIFEST}); {again}")
-    if manifest is not None and (damage := first_damage(path, manifest)):
+    # With several processes each reads a part of the weights, and loading checks what they read.
+    parts = distributed.count() == 1
+    if manifest is not None and (damage := first_damage(path, manifest, parts=parts)):
         again = again.replace(producer(name), manifest.stage)
         raise UserError(f"input {name}: {damage}; copy it again, or {again} (podium run does so by itself)")
 

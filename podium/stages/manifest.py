@@ -5,19 +5,21 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from podium.config import PodiumConfig, deciding
 from podium.errors import UserError
-from podium.storage.digests import file_digest, file_digests, value_digest
+from podium.storage.digests import Tell, at_once, file_digest, value_digest
 from podium.storage.files import write_text
+from podium.storage.parts import MANIFEST as MANIFEST
+from podium.storage.parts import TREE, has_parts, whole_and_parts
 from podium.training.progress import Progress
 from podium.version import __version__
 
-MANIFEST = "manifest.json"
+T = TypeVar("T")
 # What a stage keeps in an output until it is complete: checkpoints, and the note that says whose they are.
 WORK = ".work"
 # The digests of configured models, beside those of inputs, have the names that they have in the config.
@@ -35,7 +37,8 @@ _SEAL = "sha256"
 class Manifest:
     """What a complete artifact says of itself.
 
-    `files` maps relative names to {"size", "sha256"}; `siblings` does so for outputs of the same stage that are one
+    `files` maps relative names to {"size", "sha256"}, and those that several processes read in parts to {"tree_sha256"}
+    (`podium.storage.parts`) as well; `siblings` does so for outputs of the same stage that are one
     file each and can hold no manifest. `key` is the digest of stage, config and inputs. `stored` maps names to the
     checksum that an object store has of its copy, where the artifact is in one.
     """
@@ -53,7 +56,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The SHA-256 of the artifact's contents."""
-        return value_digest(self.files)
+        return value_digest({name: {"size": x["size"], "sha256": x["sha256"]} for name, x in self.files.items()})
 
     @property
     def size(self) -> int:
@@ -179,16 +182,19 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
     return manifest is not None and first_damage(Path(folder), manifest) is None
 
 
-def first_damage(folder: Path, manifest: Manifest) -> str | None:
-    """Return what is wrong with the first file that is missing, or has another size or digest than noted."""
+def first_damage(folder: Path, manifest: Manifest, *, parts: bool = True) -> str | None:
+    """Return what is wrong with the first file that is missing, or has another size or digest than noted.
+
+    parts: whether to read those, too, that several processes check while each reads a part of them.
+    """
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
         if path.stat().st_size != entry["size"]:
             return f"{path} has {path.stat().st_size} bytes instead of {entry['size']}"
-    paths = {folder / name: entry["sha256"] for name, entry in manifest.files.items()}
-    for path, digest in _digests(list(paths), folder.name).items():
+    paths = {folder / name: entry["sha256"] for name, entry in manifest.files.items() if parts or TREE not in entry}
+    for path, digest in _of_each(file_digest, list(paths), folder.name).items():
         if digest != paths[path]:
             return f"{path} has another content than {MANIFEST} notes (sha256)"
     return None
@@ -227,16 +233,24 @@ def versions() -> dict[str, str]:
 
 
 def _entries(files: Mapping[str, Path], label: str) -> dict[str, dict[str, Any]]:
-    """Return size and digest of files by name."""
-    digests = _digests(list(files.values()), label)
-    return {name: {"size": path.stat().st_size, "sha256": digests[path]} for name, path in files.items()}
+    """Return size and digests of files by name."""
+    digests = _of_each(_entry, list(files.values()), label)
+    return {name: digests[path] for name, path in files.items()}
 
 
-def _digests(paths: Sequence[Path], label: str) -> dict[Path, str]:
-    """Return the digest of each file, and show how far it is where that takes a while."""
+def _entry(path: Path, tell: Tell) -> dict[str, Any]:
+    size = path.stat().st_size
+    if not has_parts(path, size):
+        return {"size": size, "sha256": file_digest(path, tell)}
+    whole, tree = whole_and_parts(path, tell)
+    return {"size": size, "sha256": whole, TREE: tree}
+
+
+def _of_each(digest: Callable[[Path, Tell], T], paths: Sequence[Path], label: str) -> dict[Path, T]:
+    """Return what `digest` gives for each file, and show how far it is where that takes a while."""
     total = sum(path.stat().st_size for path in paths)
     if total < _SHOWN_FROM:
-        return dict(zip(paths, file_digests(paths), strict=True))
+        return dict(zip(paths, at_once(digest, paths), strict=True))
     whole, done, lock = -(-total // _MB), 0, threading.Lock()
     with Progress(whole, f"checking {label}, MB", unit="MB") as progress:
 
@@ -246,4 +260,4 @@ def _digests(paths: Sequence[Path], label: str) -> dict[Path, str]:
                 done += size
                 progress.update(whole if done == total else done // _MB)
 
-        return dict(zip(paths, file_digests(paths, tell), strict=True))
+        return dict(zip(paths, at_once(digest, paths, tell), strict=True))

@@ -78,8 +78,21 @@ class TensorFiles:
             values = np.asarray(file.get_slice(name)[part]).astype(np.float32, copy=False)
         # Two reductions without a temporary array; NaN passes through both.
         if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity; use weights from before the run diverged")
+            raise self.not_finite(name)
         return values
+
+    def not_finite(self, name: str) -> UserError:
+        """Give the error for a tensor that holds NaN or infinity."""
+        where = self.where[name]
+        return UserError(f"{where}: tensor {name} holds NaN or infinity; use weights from before the run diverged")
+
+    def offsets(self, path: Path) -> list[tuple[str, int, int]]:
+        """List the tensors of a file as they lie in it: name, and where its bytes begin and end."""
+        with path.open("rb") as raw:
+            start = 8 + int(struct.unpack("<Q", raw.read(8))[0])
+        bounds = {name: entry["data_offsets"] for name, entry in self.headers[path].items()}
+        ordered = sorted(bounds, key=lambda name: (bounds[name], name))
+        return [(name, start + bounds[name][0], start + bounds[name][1]) for name in ordered]
 
 
 def read_index(path: Path) -> dict[Path, set[str]]:

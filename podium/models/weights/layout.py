@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +20,8 @@ from podium.models.lora import LoraSpec
 
 Tree = Any
 Slices = tuple[slice, ...]
+# On the host, or on devices.
+Values = TypeVar("Values", np.ndarray, jax.Array)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Leaf:
             result.append(slice(start * inner, stop * inner))
         return tuple(result)
 
-    def from_file(self, values: np.ndarray, part: Slices) -> np.ndarray:
+    def from_file(self, values: Values, part: Slices) -> Values:
         """Reorder values that `file_slices(part)` cut from the file to the leaf's dimensions."""
         sizes = [len(range(*cut.indices(size))) for cut, size in zip(part, self.shape, strict=True)]
         flat = [dim for group in self.order for dim in group]

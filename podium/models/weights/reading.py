@@ -16,6 +16,8 @@ from podium.models.family import abstract_params, parameter_axes
 from podium.models.lora import LoraSpec
 from podium.models.weights.files import TensorFiles
 from podium.models.weights.layout import Leaf, Slices, Tree, adapter_leaves, file_shapes, leaves, tree_from, tree_get
+from podium.models.weights.together import check_alone, read_together
+from podium.parallel import distributed
 from podium.parallel.sharding import tree_shardings
 
 _TABLE = ("embedder", "table")
@@ -39,7 +41,7 @@ def read_params(files: TensorFiles, config: NetworkConfig, mesh: Mesh | None = N
     shardings = None
     if mesh is not None:
         shardings = tree_shardings(mesh, parameter_axes(config)[0], abstract_params(config)[0])
-    return _read_tree(files, config, leaves(config), shardings)
+    return _read_tree(files, config, leaves(config), shardings, mesh)
 
 
 def read_adapter(files: TensorFiles, config: NetworkConfig, lora: LoraSpec, mesh: Mesh | None = None) -> Tree:
@@ -47,13 +49,19 @@ def read_adapter(files: TensorFiles, config: NetworkConfig, lora: LoraSpec, mesh
     shardings = None
     if mesh is not None:
         shardings = tree_shardings(mesh, parameter_axes(config, lora)[1], abstract_params(config, lora)[1])
-    return _read_tree(files, config, adapter_leaves(config, lora), shardings)
+    return _read_tree(files, config, adapter_leaves(config, lora), shardings, mesh)
 
 
-def _read_tree(files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf], shardings: Tree | None) -> Tree:
+def _read_tree(
+    files: TensorFiles, config: NetworkConfig, leaves: Sequence[Leaf], shardings: Tree | None, mesh: Mesh | None
+) -> Tree:
     shapes = file_shapes(leaves)
     names = {name: _stored(files, config, name) for name in shapes}
     files.check({names[name]: shape for name, shape in shapes.items()})
+    if distributed.count() > 1:
+        if mesh is not None:
+            return read_together(files, leaves, names, shardings, mesh)
+        check_alone(files)
     result = []
     # The largest first: the copies that a transfer needs then fall into the time when least is held.
     for leaf in sorted(leaves, key=lambda leaf: -max(leaf.layers, 1) * math.prod(leaf.shape)):
