@@ -49,7 +49,7 @@ def read_launch(
         return _checked("environment", JAX_VARIABLES, (address, count, number))
     if env.get("CLUSTER_SPEC"):
         return _vertex(env["CLUSTER_SPEC"])
-    if "," in env.get("TPU_WORKER_HOSTNAMES", "") or env.get("MEGASCALE_COORDINATOR_ADDRESS"):
+    if env.get("TPU_WORKER_HOSTNAMES") or env.get("MEGASCALE_COORDINATOR_ADDRESS"):
         return _tpu(env)
     return None
 

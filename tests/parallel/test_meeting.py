@@ -1,6 +1,7 @@
 """Processes meet before JAX starts: threads stand for them."""
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -48,6 +49,15 @@ def test_another_count_is_named() -> None:
 def test_whoever_is_missing_is_named() -> None:
     told = said((0, 4), (2, 4), timeout=SHORT)
     assert "process 1, 3 of 4 did not come" in told[0]
+
+
+def test_process_0_may_come_last() -> None:
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(said, (1, 2), port=port)
+        time.sleep(0.5)
+        assert said((0, 2), port=port) == [""]
+        assert early.result() == [""]
 
 
 def test_nobody_there() -> None:

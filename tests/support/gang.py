@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ class Gang:
 def ended(started: Sequence["subprocess.Popen[str]"], timeout: float = 300) -> list[tuple[int, str]]:
     """Wait for processes; returns exit code and output of each. None is left behind."""
     try:
-        outputs = [process.communicate(timeout=timeout)[0] for process in started]
+        # At once: one that cannot write what it says would stop, and the others with it.
+        with ThreadPoolExecutor(len(started)) as pool:
+            outputs = list(pool.map(lambda process: process.communicate(timeout=timeout)[0], started))
     finally:
         for process in started:
             process.kill()
