@@ -12,6 +12,7 @@ from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import ForwardOutput
 from podium.parallel.phases import phase
+from podium.parallel.sharding import on_each_slice
 
 Tree = Any
 
@@ -119,6 +120,20 @@ class _Decoder:
         responses, ids, done = self.pick(loop.responses, states, loop.step, loop.done)
         return loop._replace(step=loop.step + 1, token=ids, done=done, responses=responses)
 
+    def answer(
+        self, responses: Responses, prompts: ForwardOutput, done: jax.Array, ending: tuple[int, ...]
+    ) -> Responses:
+        """Go on from the prompts, as they were read, until every row is done; done: rows that are from the start."""
+        length = responses.ids.shape[1]
+        start = jnp.zeros((), jnp.int32)
+        responses, ids, done = self.pick(responses, prompts.states, start, done)
+        loop = _Loop(start + 1, ids, done, prompts.cache, responses)
+        with phase("decode"):
+            loop = jax.lax.while_loop(
+                lambda loop: (loop.step < length) & ~jnp.all(loop.done), lambda loop: self.advance(loop), loop
+            )
+            return self.close(loop, ending)
+
 
 def respond(
     config: NetworkConfig,
@@ -144,31 +159,34 @@ def respond(
     scanning the stack (faster on CPU, compile time grows with depth). `trunk_layers` above 0, of a decoder, keeps what
     so many of its lowest layers made of every token, and of `ending` behind the responses that were cut off.
     """
-    batch = prompt_ids.shape[0]
-    if unroll:
-        params = family.unstacked(config, params)
-        adapter = family.unstacked(config, adapter) if adapter else adapter
-    room = max_new_tokens + (len(ending) if trunk_layers else 0)
-    out = family.prefill(
-        config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, trunk_layers=trunk_layers
-    )
-    uniform = draws(keys, max_new_tokens)
-    decoder = _Decoder(config, params, adapter, lora, uniform, sampling, eos_ids, pad_id, trunk_layers)
-    trunk_states = out.trunk_states
+
+    def answer(weights: tuple[Tree, Tree | None], rows: tuple[jax.Array, ...]) -> Responses:
+        (params, adapter), (prompt_ids, prompt_mask, keys) = weights, rows
+        if unroll:
+            params = family.unstacked(config, params)
+            adapter = family.unstacked(config, adapter) if adapter else adapter
+        room = max_new_tokens + (len(ending) if trunk_layers else 0)
+        out = family.prefill(
+            config, params, prompt_ids, prompt_mask, room=room, adapter=adapter, lora=lora, trunk_layers=trunk_layers
+        )
+        uniform = draws(keys, max_new_tokens)
+        decoder = _Decoder(config, params, adapter, lora, uniform, sampling, eos_ids, pad_id, trunk_layers)
+        empty = _no_responses(len(prompt_ids), max_new_tokens, pad_id, out.trunk_states)
+        return decoder.answer(empty, out, ~jnp.any(prompt_mask, axis=1), ending)
+
+    # A loop over all slices would ask all of them after every token whether any row goes on.
+    responses: Responses = on_each_slice(answer, (params, adapter), (prompt_ids, prompt_mask, keys))
+    return responses
+
+
+def _no_responses(batch: int, length: int, pad_id: int, trunk_states: jax.Array | None) -> Responses:
+    """Make room for responses of so many tokens; trunk_states: of the prompts."""
     if trunk_states is not None:
-        trunk_states = jnp.pad(trunk_states, ((0, 0), (0, max_new_tokens), (0, 0)))
-    empty = Responses(
-        ids=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
-        mask=jnp.zeros((batch, max_new_tokens), bool),
-        logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
+        trunk_states = jnp.pad(trunk_states, ((0, 0), (0, length), (0, 0)))
+    return Responses(
+        ids=jnp.full((batch, length), pad_id, jnp.int32),
+        mask=jnp.zeros((batch, length), bool),
+        logprobs=jnp.zeros((batch, length), jnp.float32),
         finished=jnp.zeros((batch,), bool),
         trunk_states=trunk_states,
     )
-    start = jnp.zeros((), jnp.int32)
-    responses, ids, done = decoder.pick(empty, out.states, start, ~jnp.any(prompt_mask, axis=1))
-    loop = _Loop(start + 1, ids, done, out.cache, responses)
-    with phase("decode"):
-        loop = jax.lax.while_loop(
-            lambda loop: (loop.step < max_new_tokens) & ~jnp.all(loop.done), lambda loop: decoder.advance(loop), loop
-        )
-        return decoder.close(loop, ending)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from podium.parallel.mesh import axis_size
-from podium.parallel.sharding import MeshAxes, mesh_in_force, partition_spec
+from podium.parallel.sharding import MeshAxes, mesh_in_force, on_each_device, partition_spec
 
 
 def lookup(table: jax.Array, ids: jax.Array, dtype: str) -> jax.Array:
@@ -29,7 +29,7 @@ def lookup(table: jax.Array, ids: jax.Array, dtype: str) -> jax.Array:
         return _local(table, ids, dtype, vocab, embed if axis_size(mesh, embed) > 1 else None)
 
     specs = PartitionSpec(vocab, embed), PartitionSpec(batch)
-    out: jax.Array = jax.shard_map(local, in_specs=specs, out_specs=PartitionSpec(batch))(table, ids)
+    out: jax.Array = on_each_device(local, specs, PartitionSpec(batch))(table, ids)
     return out
 
 

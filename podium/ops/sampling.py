@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from podium.ops.blocks import find_block, find_inside, in_blocks
 from podium.ops.choices import Implementation
 from podium.ops.cpu import sampling as cpu
 from podium.ops.platform import resolve
 from podium.parallel.mesh import axis_size
-from podium.parallel.sharding import MeshAxes, mesh_in_force, partition_spec
+from podium.parallel.sharding import MeshAxes, mesh_in_force, on_each_device, partition_spec
 
 
 def first_highest(logits: jax.Array, implementation: Implementation) -> jax.Array:
@@ -72,7 +72,6 @@ def reference_inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
 class _Shards(NamedTuple):
     """How rows [batch, vocab] are cut over the mesh in force."""
 
-    mesh: AbstractMesh
     batch: MeshAxes
     vocab: MeshAxes
 
@@ -80,7 +79,7 @@ class _Shards(NamedTuple):
         """Run a function of a device's rows and its part of the vocabulary; gives [batch, ...]."""
         row = PartitionSpec(self.batch)
         specs = (PartitionSpec(self.batch, self.vocab), *(row for _ in rows))
-        out: jax.Array = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=row)(wide, *rows)
+        out: jax.Array = on_each_device(function, specs, row)(wide, *rows)
         return out
 
 
@@ -92,7 +91,7 @@ def _shards(wide: jax.Array) -> _Shards | None:
     batch, vocab = partition_spec(("batch", "vocab"), mesh)
     cut = axis_size(mesh, vocab) > 1
     divides = wide.shape[0] % axis_size(mesh, batch) == wide.shape[1] % axis_size(mesh, vocab) == 0
-    return _Shards(mesh, batch, vocab) if cut and divides else None
+    return _Shards(batch, vocab) if cut and divides else None
 
 
 def _inverse_cdf_of_shard(vocab: MeshAxes, weights: jax.Array, uniform: jax.Array) -> jax.Array:

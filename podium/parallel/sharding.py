@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ Axes = tuple[str | None, ...]
 MeshAxes = str | tuple[str, ...] | None
 AnyMesh = Mesh | AbstractMesh
 
+SLICE = AXES[0]
 FSDP = ("fsdp", INNER)
 # Left: what a dimension means. Right: the mesh axes it is cut over. A dimension whose name is not here is an error; a
 # mesh axis that the mesh does not have is passed over.
@@ -92,7 +93,8 @@ def _present(axes: MeshAxes, mesh: AnyMesh) -> MeshAxes:
     if axes is None or isinstance(axes, str):
         return axes
     names = AXES if mesh.empty else mesh.axis_names
-    present = tuple(axis for axis in axes if axis in names)
+    # Those that the program sees one part of already, as inside of `each_slice`, are passed over, too.
+    present = tuple(axis for axis in axes if axis in names and axis not in mesh.manual_axes)
     return present[0] if len(present) == 1 else present
 
 
@@ -126,7 +128,30 @@ def named_sharding(mesh: Mesh, axes: Axes, shape: tuple[int, ...] | None = None,
 def mesh_in_force() -> AbstractMesh | None:
     """The mesh of `jax.set_mesh`; None without one, and where a program runs on each device's own rows (`rows`)."""
     mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or mesh.manual_axes else mesh
+    return None if mesh.empty or set(mesh.manual_axes) == set(mesh.axis_names) else mesh
+
+
+def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any, *, check: bool = True) -> Any:
+    """Let each device of the mesh in force run a function on its parts of the arguments; check: `jax.shard_map`'s."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = set(mesh.axis_names) - set(mesh.manual_axes)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=axes, check_vma=check)
+
+
+def on_each_slice(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> Any:
+    """Let each slice of the mesh in force run a function of weights and its own rows; gives arrays [rows, ...].
+
+    Inside a slice XLA divides the program as before. Nothing crosses the network between slices, and a loop in the
+    function ends on each when its own rows have. Rows that the slices do not divide are left to all of them together.
+    """
+    mesh = mesh_in_force()
+    slices = 1 if mesh is None or SLICE in mesh.manual_axes else axis_size(mesh, SLICE)
+    if slices == 1 or any(array.shape[0] % slices for array in jax.tree.leaves(rows)):
+        return function(weights, rows)
+    specs = PartitionSpec(), PartitionSpec(SLICE)
+    # Unchecked: every slice has the same weights.
+    run = jax.shard_map(function, in_specs=specs, out_specs=specs[1], axis_names={SLICE}, check_vma=False)
+    return run(weights, rows)
 
 
 def spread(x: jax.Array, axes: Axes) -> jax.Array:

@@ -9,7 +9,7 @@ from podium.generation.decode import Responses, respond
 from podium.models.lora import merge_adapter
 from podium.models.text import Text, Trunk
 from podium.parallel.rows import ALL, Rows
-from podium.parallel.sharding import constrain_tree, laid_out, spread_tree
+from podium.parallel.sharding import constrain_tree, laid_out, on_each_slice, spread_tree
 from podium.rlhf.networks import Bases, over_rows
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import PpoState, step_keys
@@ -52,13 +52,14 @@ def answer(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows:
     """Answer in the layout of the rollout; what it gives lies there too, its log-probabilities among it."""
     layout = contextlib.nullcontext() if spec.rollout is None else laid_out(spec.rollout)
     keys = rows.local(jax.random.split(step_keys(state).rollout, prompts.ids.shape[0] * rows.count))
-    with layout:
-        params, adapter = _policy(spec, bases, state)
+
+    def of_slice(weights: tuple[Bases, PpoState], texts: tuple[Prompts, jax.Array]) -> Responses:
+        params, adapter = _policy(spec, *weights)
         return respond(
             spec.policy.config,
             params,
-            *over_rows(prompts),
-            keys,
+            *over_rows(texts[0]),
+            texts[1],
             max_new_tokens=spec.max_new_tokens,
             sampling=spec.sampling,
             eos_ids=spec.eos_ids,
@@ -69,6 +70,11 @@ def answer(spec: PpoSpec, bases: Bases, state: PpoState, prompts: Prompts, rows:
             trunk_layers=spec.trunk_layers,
             ending=spec.ending,
         )
+
+    with layout:
+        # Here already, so that weights change their layout within a slice, too.
+        responses: Responses = on_each_slice(of_slice, (bases, state), (prompts, keys))
+    return responses
 
 
 def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from podium.models.config import NetworkConfig
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
 from podium.parallel.rollout import with_rollout
+from podium.planning.collectives import collectives_in
 from podium.rlhf.layout import place
 from podium.rlhf.ppo import learn
 from podium.rlhf.roles import Roles
@@ -37,18 +38,23 @@ SETTINGS = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "weight_decay"
 
 
 class Case(NamedTuple):
-    """A network, whether it is trained by adapters, the mesh, and the devices that share weights in a rollout."""
+    """A network, whether it is trained by adapters, the mesh, and the devices that share weights in a rollout.
+
+    slices: how many the devices are taken for; the mesh is that of each.
+    """
 
     config: NetworkConfig
     lora: bool
     sizes: dict[str, int]
     shared: int | None
+    slices: int = 1
 
 
 CASES = {
     "answers over part of fsdp": Case(DECODER, True, {"fsdp": 8}, 4),
     "all weights, heads repeated, answers over all": Case(DECODER, False, {"fsdp": 2, "tensor": 4}, 8),
     "encoder-decoder, answers over fsdp": Case(T5, True, {"data": 2, "fsdp": 4}, 4),
+    "two slices": Case(DECODER, True, {"fsdp": 2, "tensor": 2}, 4, slices=2),
 }
 
 
@@ -65,7 +71,10 @@ class Run(NamedTuple):
 def set_up(case: Case, devices: list[jax.Device]) -> Run:
     sizes, shared = (case.sizes, case.shared) if len(devices) > 1 else ({}, None)
     wanted = None if shared is None else RolloutMeshConfig(tensor=shared)
-    mesh, layout = with_rollout(make_mesh(**sizes, devices=devices), wanted)
+    slices = min(case.slices, len(devices))
+    mesh = make_mesh(**sizes, devices=devices[: len(devices) // slices])
+    grid = np.array(devices).reshape(slices, *mesh.devices.shape[1:])
+    mesh, layout = with_rollout(jax.sharding.Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types), wanted)
     spec = tiny.ppo_spec(config=case.config, lora=case.lora, rollout=layout, num_ppo_epochs=1)
     weights, frozen = tiny.ppo_weights(spec)
     roles = Roles(spec.policy, spec.reference, spec.critic, None, False)
@@ -93,6 +102,9 @@ def test_eight_devices_give_the_results_of_one(name: str) -> None:
         answered = jax.device_get(ask(*arguments))
     # For a token: no weights, and of a row no more than its width and a few numbers, so not its logits.
     assert max(map(math.prod, crossing(loops(ask.as_text())))) <= ROWS * case.config.embed
+    # Slices decode apart, each until its own rows have ended.
+    exchanges = [one for of_phase in collectives_in(ask.as_text(), eight.mesh.shape).values() for one in of_phase]
+    assert exchanges and not [one for one in exchanges if "slice" in one.axis]
     with placement.on(one.mesh):
         rollout = jax.device_get(jax.jit(functools.partial(roll_out, one.spec))(one.frozen.bases, one.state, prompts))
         text = rollout.text._replace(response_ids=answered.ids, response_mask=answered.mask)

@@ -11,7 +11,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import PartitionSpec
 
 from podium.ops.types import RESIDUALS, KeyValues, Visibility
-from podium.parallel.sharding import partition_spec
+from podium.parallel.sharding import mesh_in_force, on_each_device, partition_spec
 
 # Lengths are padded to multiples of it: the lanes of a vector register.
 LANES = 128
@@ -49,12 +49,11 @@ def attention(
     run = functools.partial(
         _on_device, causal=visible.causal, window=visible.window, softcap=softcap, interpret=interpret
     )
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and not mesh.manual_axes:
+    if mesh_in_force() is not None:
         rows, heads = partition_spec(("batch", "heads"))
         each, row = PartitionSpec(rows, heads), PartitionSpec(rows)
         # Unchecked: the check does not know the kernel.
-        run = jax.shard_map(run, in_specs=(each, each, each, row, row), out_specs=each, check_vma=False)
+        run = on_each_device(run, (each, each, each, row, row), each, check=False)
     mixed = run(queries, memory.keys, memory.values, segments.query, segments.key)
     return jnp.swapaxes(mixed, 1, 2)
 
