@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from podium.ops.choices import Implementation
+from podium.ops.picking import pick
 from podium.ops.sampling import first_highest, inverse_cdf, kth_highest
 from podium.parallel.sharding import constrain
 
@@ -53,7 +54,7 @@ def choose(
         allowed = _nucleus(_top_k(wide, sampling.top_k), sampling.top_p)
         weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
         ids = inverse_cdf(weights, uniform, implementation)
-    chosen = jnp.take_along_axis(wide, ids[:, None], axis=-1)[:, 0]
+    chosen = pick(wide, ids)
     return ids, chosen - jax.nn.logsumexp(wide, axis=-1)
 
 

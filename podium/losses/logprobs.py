@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from podium.ops.picking import pick
+
 
 def token_logprobs(
     logits: Float[Array, "*shape vocab"], ids: Int[Array, "*shape"], *, temperature: float = 1.0
@@ -61,7 +63,7 @@ def _forward(logits: Array, ids: Array, temperature: float) -> tuple[Array, tupl
     below, peak = _below_peak(logits, temperature)
     log_total = jnp.log(jnp.exp(below).sum(axis=-1))
     # Picked from what came in: picking from `below` would need it as an array of its own.
-    chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0].astype(jnp.float32)
+    chosen = pick(logits, ids).astype(jnp.float32)
     return (chosen - peak) / temperature - log_total, (logits, ids, log_total)
 
 

@@ -1,7 +1,9 @@
-"""The rows of a batch: all in one program's view, or each device with its own, and the program says where they meet.
+"""The rows of a batch: all in one program's view, or each device or slice with its own, and the program says where
+they meet.
 
 Left to XLA's partitioner, a PPO step over several devices of a CPU meets for every parameter of every update and for
-every decoded token. With rows apart, devices decode alone and meet once an update, and once more in the first.
+every decoded token, and slices meet for every micro-batch. With rows apart they decode alone and meet once an update,
+and once more in the first.
 """
 
 from dataclasses import dataclass
@@ -12,28 +14,33 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from podium.parallel.mesh import axis_size
-from podium.parallel.sharding import FSDP, RULES
+from podium.parallel.sharding import FSDP, RULES, SLICE
 
 Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows a program sees: all of them, or those of one device, where `axes` names the mesh axes of the batch.
+    """Which rows a program sees: all of them, or those of one device or slice, where `axes` names their mesh axes.
 
-    count: the number of devices that hold rows.
+    count: the number of devices or slices that hold rows. cut: the devices of a slice hold parts of arrays, which are
+    exchanged one by one; else all that is exchanged travels together.
     """
 
     axes: tuple[str, ...] = ()
     count: int = 1
+    cut: bool = False
 
     def all_gather(self, tree: Tree) -> Tree:
-        """Gather arrays [rows, ...] of all devices, in the order of the batch and in one exchange.
+        """Gather arrays [rows, ...] of all, in the order of the batch; in one exchange where they are whole.
 
         Of several types, all travel as the one they promote to: integers beside float32 must be below 2^24.
         """
         if not self.axes:
             return tree
+        if self.cut:
+            parts: Tree = jax.tree.map(lambda x: jax.lax.all_gather(x, self.axes, tiled=True), tree)
+            return parts
         with jax.numpy_dtype_promotion("standard"):
             _, restore = ravel_pytree(jax.tree.map(lambda x: x[0], tree))
             flat = jax.vmap(lambda row: ravel_pytree(row)[0])(tree)
@@ -41,7 +48,7 @@ class Rows:
         return gathered
 
     def local(self, tree: Tree) -> Tree:
-        """Cut this device's rows out of arrays over all rows."""
+        """Cut the rows that are here out of arrays over all rows."""
         if not self.axes:
             return tree
         place = jax.lax.axis_index(self.axes)
@@ -53,9 +60,12 @@ class Rows:
         return jax.tree.map(slice_local, tree)
 
     def total(self, tree: Tree) -> Tree:
-        """Add the trees of all devices, in one exchange."""
+        """Add the trees of all; in one exchange where arrays are whole."""
         if not self.axes:
             return tree
+        if self.cut:
+            total: Tree = jax.lax.psum(tree, self.axes)
+            return total
         with jax.numpy_dtype_promotion("standard"):
             flat, restore = ravel_pytree(tree)
             summed: Tree = restore(jax.lax.psum(flat, self.axes))
@@ -63,6 +73,11 @@ class Rows:
 
 
 ALL = Rows()
+
+
+def slices_apart(mesh: Mesh) -> Rows | None:
+    """Give the rows of one slice of a mesh of several, None for a mesh of one."""
+    return Rows((SLICE,), mesh.shape[SLICE], cut=True) if mesh.shape[SLICE] > 1 else None
 
 
 def rows_apart(mesh: Mesh) -> Rows | None:

@@ -154,6 +154,25 @@ def on_each_slice(function: Callable[[Any, Any], Any], weights: Any, rows: Any) 
     return run(weights, rows)
 
 
+def sum_of_slices(function: Callable[[Any, Any], Any], same: Any, batch: Any) -> Any:
+    """Add up what a function gives of each slice's part of a batch, arrays [parts, rows, ...]; `same` is for all.
+
+    Numbers cross the network between slices once, when the function is through with all parts.
+    """
+    mesh = mesh_in_force()
+    slices = 1 if mesh is None else axis_size(mesh, SLICE)
+    if slices == 1:
+        return function(same, batch)
+
+    def of_slice(same: Any, batch: Any) -> Any:
+        return jax.lax.psum(function(same, batch), SLICE)
+
+    specs = PartitionSpec(), PartitionSpec(None, SLICE)
+    # Unchecked: a sum is the same everywhere.
+    run = jax.shard_map(of_slice, in_specs=specs, out_specs=specs[0], axis_names={SLICE}, check_vma=False)
+    return run(same, batch)
+
+
 def spread(x: jax.Array, axes: Axes) -> jax.Array:
     """Repeat key-value heads that the devices of a mesh cannot share equally; others stay as they are.
 

@@ -15,7 +15,7 @@ from podium.config import PpoConfig
 from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.parallel import placement
-from podium.parallel.rows import rows_apart
+from podium.parallel.rows import rows_apart, slices_apart
 from podium.parallel.sharding import Layout, constrain
 from podium.rlhf.layout import Optimizers, abstract_arrays
 from podium.rlhf.networks import Network, Weights
@@ -212,10 +212,12 @@ def compile_steps(
 def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: Mesh) -> Callable[..., Any]:
     """Build the pure step over the mesh, to be jitted.
 
-    Where the mesh cuts nothing but the batch and updates are whole, each device runs it on its own rows; elsewhere
-    XLA divides it.
+    Where the mesh cuts nothing but the batch and updates are whole, each device runs it on its own rows, and where
+    every update sees all rows, each slice; elsewhere XLA divides it.
     """
     rows = rows_apart(mesh) if spec.schedule.whole else None
+    if rows is None and spec.schedule.mini_batches == 1:
+        rows = slices_apart(mesh)
     if rows is None:
         return make_step(spec, optimizers, score)
     each, same = PartitionSpec(rows.axes), PartitionSpec()
@@ -225,5 +227,6 @@ def over_mesh(spec: PpoSpec, optimizers: dict[str, Any], score: ScoreFn, mesh: M
         mesh=mesh,
         in_specs=(same, same, each),
         out_specs=(same, StepOutput(same, same, each)),  # type: ignore[arg-type]
+        axis_names=set(rows.axes) if rows.cut else set(mesh.axis_names),
         check_vma=False,
     )

@@ -103,7 +103,8 @@ def run_updates(
 ) -> Updated:
     """Run epochs x minibatches of updates.
 
-    With `rows` apart the devices are micro-batches of whole updates: gradients and statistics add up, once an update.
+    With `rows` apart, devices or slices are micro-batches of whole updates: gradients and statistics add up, once an
+    update.
     """
     step = functools.partial(_step, optimizers, rows)
 
@@ -123,11 +124,14 @@ def run_updates(
         return algorithm.objective(algorithm.predict(weights, texts), experience, mask, total)
 
     def update(trained: Trained, order: jax.Array | None) -> tuple[Trained, Numbers]:
-        """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all."""
+        """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all here."""
         everything = rollout, learned.experience, scored.mask
         gradient = functools.partial(_gradient, loss, algorithm.compute(trained.weights), trained.weights)
-        if order is None:
+        if order is None and schedule.micro_batches == 1:
             return step(trained, *gradient(everything, learned.total))
+        if order is None:
+            parts = _interleaved(everything, schedule.micro_batches)
+            return step(trained, *sum_over(lambda part: gradient(part, learned.total), parts))
         total = masked.count(scored.mask[order.reshape(-1)])
 
         def part_gradient(places: jax.Array) -> tuple[Tree, Named]:
@@ -137,11 +141,13 @@ def run_updates(
         return step(trained, *(part_gradient(order[0]) if len(order) == 1 else sum_over(part_gradient, order)))
 
     if not schedule.whole:
-        assert rows == ALL, "minibatches are drawn from all rows"
+        assert rows == ALL or schedule.mini_batches == 1, "minibatches are drawn from all rows"
         with phase("old"):
             learned = learn_from(_predict_in_parts(algorithm, schedule, algorithm.compute(trained.weights), rollout))
         with phase("update"):
-            trained, numbers = jax.lax.scan(update, trained, _orders(schedule, len(scored.mask), key))
+            # Without minibatches an update has all rows, in whatever parts: those of a slice stay on their devices.
+            orders = _orders(schedule, len(scored.mask), key) if rows == ALL else None
+            trained, numbers = jax.lax.scan(update, trained, orders, length=schedule.epochs * schedule.mini_batches)
         return Updated(trained, learned.old, learned.metrics, numbers)
     with phase("update"):
         gradients, (statistics, learned) = _gradient(first_loss, algorithm.compute(trained.weights), trained.weights)
@@ -167,15 +173,17 @@ def _predict_in_parts(algorithm: Algorithm, schedule: UpdateSchedule, weights: T
     """
     parts = schedule.mini_batches * schedule.micro_batches
 
-    def split(x: jax.Array) -> jax.Array:
-        return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
-
     def join(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    old = jax.lax.map(lambda part: algorithm.predict(weights, part).old(), jax.tree.map(split, rollout))
+    old = jax.lax.map(lambda part: algorithm.predict(weights, part).old(), _interleaved(rollout, parts))
     joined: Predictions = jax.tree.map(join, old)
     return joined
+
+
+def _interleaved(tree: Tree, parts: int) -> Tree:
+    """Cut arrays [rows, ...] into [parts, rows / parts, ...]: each part has rows of every device."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), tree)
 
 
 def _orders(schedule: UpdateSchedule, batch: int, key: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """One optimizer step on a batch that is cut into micro-batches; fine-tuning and reward training are losses for it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from podium.parallel import placement
+from podium.parallel.sharding import sum_of_slices
 from podium.training.accumulate import like, sum_over
 from podium.training.optimizer import open_optimizer
 
@@ -50,19 +52,24 @@ def make_train_step(
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Numbers]:
         weights = weight(batch)
         total = jnp.maximum(jnp.sum(weights), 1e-9)
-        trained = compute(state.weights)
-
-        def gradient(micro: Batch) -> tuple[Any, Numbers]:
-            gradients, numbers = jax.grad(loss, has_aux=True)(trained, frozen, micro, total)
-            return like(gradients, state.weights), numbers
-
-        if weights.shape[0] == 1:
-            gradients, sums = gradient(jax.tree.map(lambda x: x[0], batch))
-        else:
-            gradients, sums = sum_over(gradient, batch)
+        same = compute(state.weights), state.weights, frozen, total
+        gradients, sums = sum_of_slices(functools.partial(_gradient, loss), same, batch)
         updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.weights)
         new_weights = optax.apply_updates(state.weights, updates)
         metrics = summary(sums) | {"grad_norm": optax.global_norm(gradients)}
         return TrainState(new_weights, new_optimizer, state.step + 1), metrics
 
     return step
+
+
+def _gradient(loss: LossFn[Batch], same: tuple[Any, Any, Any, jax.Array], batch: Batch) -> tuple[Any, Numbers]:
+    """Add up gradients, in the types of the masters, and numbers over micro-batches; same: what all of them see."""
+    trained, masters, frozen, total = same
+
+    def of_micro_batch(micro: Batch) -> tuple[Any, Numbers]:
+        gradients, numbers = jax.grad(loss, has_aux=True)(trained, frozen, micro, total)
+        return like(gradients, masters), numbers
+
+    if jax.tree.leaves(batch)[0].shape[0] == 1:
+        return of_micro_batch(jax.tree.map(lambda x: x[0], batch))
+    return sum_over(of_micro_batch, batch)

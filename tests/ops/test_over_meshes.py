@@ -13,9 +13,10 @@ import pytest
 
 from podium.generation.sampling import Sampling, choose
 from podium.ops.embedding import lookup
+from podium.ops.picking import pick
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh, split_fsdp
-from podium.parallel.sharding import Layout, laid_out, named_sharding
+from podium.parallel.sharding import Layout, constrain, laid_out, named_sharding
 from support.hlo import crossing
 
 # 4 shards of four blocks of 256, which are those of the whole.
@@ -90,3 +91,17 @@ def test_tokens_are_those_of_one_device(name: str) -> None:
     np.testing.assert_allclose(found_logprobs, logprobs, rtol=0, atol=1e-5)
     shapes = crossing(text)
     assert shapes and all(np.prod(shape) < 64 * VOCAB // 8 for shape in shapes), shapes
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 3), (6, 2)], ids=str)
+def test_the_value_of_a_token_is_that_of_one_device(shape: tuple[int, ...]) -> None:
+    """Also of rows that the devices cannot share equally."""
+    rng = np.random.default_rng(2)
+    wide = rng.normal(size=(*shape, VOCAB)).astype(np.float32)
+    ids = rng.integers(0, VOCAB, size=shape).astype(np.int32)
+    ids.flat[:2] = 0, VOCAB - 1
+    expected = np.take_along_axis(wide, ids[..., None], axis=-1)[..., 0]
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    with placement.on(mesh):
+        found = jax.jit(lambda wide, ids: pick(constrain(wide, *[None] * len(shape), "vocab"), ids))(wide, ids)
+    assert found.tolist() == expected.tolist()

@@ -1,5 +1,7 @@
 """What a mesh cannot divide is the user's to mend: the array, the axis and the sizes are named."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,12 @@ from podium.errors import UserError
 from podium.models.family import init_params
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh, split_fsdp
-from podium.parallel.sharding import named_sharding, partition_spec, spread
+from podium.parallel.sharding import named_sharding, partition_spec, spread, sum_of_slices
+from podium.planning.collectives import collectives_in
 from podium.rlhf.networks import Network
+from podium.training.accumulate import sum_over
 from support import tiny
+from support.meshes import sliced
 
 
 def test_weights_that_do_not_divide_are_named() -> None:
@@ -68,3 +73,21 @@ def test_key_value_heads_are_repeated_until_devices_share_them(kv_heads: int) ->
     repeated = heads.shape[1]
     assert repeated % 4 == 0 and 12 % repeated == 0
     assert [int(heads[0, n // (12 // repeated), 0]) for n in range(12)] == [n // (12 // kv_heads) for n in range(12)]
+
+
+def test_slices_meet_once_for_all_parts_of_a_batch() -> None:
+    """Left to XLA, they met in every turn of the loop."""
+    mesh = sliced(2, fsdp=2, tensor=2)
+    batch = np.random.default_rng(0).normal(size=(5, 8, 4)).astype(np.float32)
+
+    def squares(same: jax.Array, batch: jax.Array) -> jax.Array:
+        return sum_over(lambda part: same @ (part * part).sum(axis=0), batch)
+
+    same = np.full((3, 4), 0.5, np.float32)
+    with placement.on(mesh):
+        arguments = jax.device_put(same, placement.whole(mesh)), placement.place_batch(mesh, batch, dim=1)
+        program = jax.jit(functools.partial(sum_of_slices, squares)).lower(*arguments).compile()
+        found = program(*arguments)
+    np.testing.assert_allclose(found, same @ (batch * batch).sum(axis=(0, 1)), rtol=1e-5)
+    exchanges = [one for of_phase in collectives_in(program.as_text(), mesh.shape).values() for one in of_phase]
+    assert [one.count for one in exchanges if "slice" in one.axis] == [1]

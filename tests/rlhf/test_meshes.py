@@ -16,7 +16,6 @@ import pytest
 from podium.config.platform import RolloutMeshConfig
 from podium.models.config import NetworkConfig
 from podium.parallel import placement
-from podium.parallel.mesh import make_mesh
 from podium.parallel.rollout import with_rollout
 from podium.planning.collectives import collectives_in
 from podium.rlhf.layout import place
@@ -29,6 +28,7 @@ from podium.training.optimizer import make_optimizer
 from support import tiny
 from support.bounds import check_reordered
 from support.hlo import crossing, loops
+from support.meshes import sliced
 
 # Eight query heads, so that eight devices can share them; the decoder has two key-value heads.
 DECODER = tiny.CONFIG.replace(heads=8, head_dim=4)
@@ -71,10 +71,7 @@ class Run(NamedTuple):
 def set_up(case: Case, devices: list[jax.Device]) -> Run:
     sizes, shared = (case.sizes, case.shared) if len(devices) > 1 else ({}, None)
     wanted = None if shared is None else RolloutMeshConfig(tensor=shared)
-    slices = min(case.slices, len(devices))
-    mesh = make_mesh(**sizes, devices=devices[: len(devices) // slices])
-    grid = np.array(devices).reshape(slices, *mesh.devices.shape[1:])
-    mesh, layout = with_rollout(jax.sharding.Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types), wanted)
+    mesh, layout = with_rollout(sliced(min(case.slices, len(devices)), devices=devices, **sizes), wanted)
     spec = tiny.ppo_spec(config=case.config, lora=case.lora, rollout=layout, num_ppo_epochs=1)
     weights, frozen = tiny.ppo_weights(spec)
     roles = Roles(spec.policy, spec.reference, spec.critic, None, False)

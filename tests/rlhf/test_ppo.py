@@ -12,6 +12,7 @@ from podium.models.lora import LoraSpec
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh
 from podium.parallel.rows import rows_apart
+from podium.planning.collectives import collectives_in
 from podium.rlhf.experience import RewardSpec, adjust_scores
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import make_step
@@ -20,6 +21,7 @@ from podium.rlhf.state import Frozen, PpoState, init_state
 from podium.training.optimizer import make_optimizer, open_optimizer
 from support import tiny
 from support.bounds import check_reordered
+from support.meshes import sliced
 
 LEARNING = {
     "lr_scheduler_type": "constant",
@@ -156,8 +158,9 @@ def sharded_step(spec, mesh, prompts, build=over_mesh):
         state = PpoState(placed, slots, *rest)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         step = build(spec, optimizers, tiny.count_reward, mesh)
-        step = jax.jit(step, out_shardings=(shardings, None))
-        return step(state, Frozen({"policy": base}, {}), placement.place_batch(mesh, prompts))
+        arguments = state, Frozen({"policy": base}, {}), placement.place_batch(mesh, prompts)
+        step = jax.jit(step, out_shardings=(shardings, None)).lower(*arguments).compile()
+        return *step(*arguments), step.as_text()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,22 @@ def test_devices_with_rows_of_their_own_give_what_the_partitioner_gives(kind: st
     for part in ("metrics", "updates"):
         check_close(getattr(divided[1], part), getattr(apart[1], part))
     check_close(divided[1].rows["kl"], apart[1].rows["kl"])
+
+
+def test_slices_meet_once_an_update_with_the_result_of_one_device() -> None:
+    spec = tiny.ppo_spec(lora=False, num_ppo_epochs=3, num_mini_batches=1, gradient_accumulation_steps=4)
+    prompts, mesh = tiny.prompts(32), sliced(2, fsdp=2, tensor=2)
+    one = sharded_step(spec, make_mesh(devices=jax.devices()[:1]), prompts)
+    eight = sharded_step(spec, mesh, prompts)
+    assert eight[1].rows["ids"].tolist() == one[1].rows["ids"].tolist()
+    check_close(one[0].weights, eight[0].weights)
+    check_close(one[1].metrics, eight[1].metrics)
+    between = {
+        name: max((x.count for x in found if "slice" in x.axis), default=0)
+        for name, found in collectives_in(eight[2], mesh.shape).items()
+    }
+    # Not for a token, nor for a micro-batch: of an array of gradients, once in each of three epochs.
+    assert between["decode"] == 0 and between["update"] == 3
 
 
 def test_one_program_serves_all_steps() -> None:

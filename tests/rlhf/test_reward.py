@@ -18,6 +18,7 @@ from podium.training.optimizer import make_optimizer
 from podium.training.step import TrainState
 from support import tiny
 from support.bounds import check_reordered
+from support.meshes import sliced
 
 NETWORKS = {
     "decoder": Network(tiny.CONFIG, tiny.LORA, "base"),
@@ -113,13 +114,14 @@ def test_micro_batches_and_fillers_change_nothing(loss: str) -> None:
         ({"data": 2, "fsdp": 2, "tensor": 2}, "decoder"),
         ({"data": 1, "fsdp": 2, "tensor": 4}, "decoder"),
         ({"data": 2, "fsdp": 2, "tensor": 2}, "encoder-decoder"),
+        ({"slices": 2, "fsdp": 2, "tensor": 2}, "decoder"),
     ],
 )
 def test_eight_devices_give_the_result_of_one(sizes: dict[str, int], kind: str) -> None:
     network = NETWORKS[kind]
     batch = split(arrays(comparisons(8), network=network), 1)
     one = step_once(batch, mesh=make_mesh(devices=jax.devices()[:1]), network=network)
-    check_reordered(one, step_once(batch, mesh=make_mesh(**sizes), network=network))
+    check_reordered(one, step_once(batch, mesh=sliced(**sizes), network=network))
 
 
 def test_every_comparison_comes_once_an_epoch_and_batches_depend_on_seed_and_epoch_alone() -> None:

@@ -27,6 +27,7 @@ from podium.training.optimizer import make_optimizer
 from podium.training.step import TrainState
 from support import reference, tiny
 from support.bounds import check_reordered
+from support.meshes import sliced
 
 KINDS = pytest.mark.parametrize("config", tiny.CONFIGS.values(), ids=tiny.CONFIGS)
 # Rows of several demonstrations, of one, and a filler.
@@ -141,6 +142,7 @@ def test_micro_batches_and_fillers_change_nothing(config: NetworkConfig) -> None
         ("decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
         ("decoder", {"data": 1, "fsdp": 2, "tensor": 4}),
         ("encoder-decoder", {"data": 2, "fsdp": 2, "tensor": 2}),
+        ("decoder", {"slices": 2, "fsdp": 2, "tensor": 2}),
     ],
 )
 def test_eight_devices_give_the_result_of_one(
@@ -150,5 +152,5 @@ def test_eight_devices_give_the_result_of_one(
     monkeypatch.setattr(chunks, "LOGITS_PER_ROW", 12 * config.vocab_size)
     batch = split(lessons(config, ALONE), 1)
     check_reordered(
-        step_once(batch, config, make_mesh(devices=jax.devices()[:1])), step_once(batch, config, make_mesh(**sizes))
+        step_once(batch, config, make_mesh(devices=jax.devices()[:1])), step_once(batch, config, sliced(**sizes))
     )
