@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from podium.errors import UserError
+from podium.models.config import NetworkConfig
 from podium.models.families.config_json import parse_config
 from podium.models.family import abstract_params, parameter_axes
 from podium.models.weights.files import TensorFiles
@@ -25,13 +26,20 @@ from podium.storage.parts import MANIFEST
 from support.folders import CONFIG, FAMILIES, T5_CONFIG, change_tensors, write_family_folder, write_folder
 
 
+def network(folder: Path) -> NetworkConfig:
+    return parse_config(json.loads((folder / "config.json").read_text()), "config.json")
+
+
 def read(folder: Path) -> Any:
-    """Read by the path of several processes, on eight devices; also gives what one reads alone, and the shardings."""
-    config = parse_config(json.loads((folder / "config.json").read_text()), "config.json")
-    files, mesh = TensorFiles.of_folder(folder), make_mesh(data=2, fsdp=2, tensor=2)
+    """Read by the path of several processes, on eight devices; returns the shardings that were asked for, too."""
+    config, mesh = network(folder), make_mesh(data=2, fsdp=2, tensor=2)
     shardings = tree_shardings(mesh, parameter_axes(config)[0], abstract_params(config)[0])
     names = {name: name for name in file_shapes(leaves(config))}
-    return read_together(files, leaves(config), names, shardings, mesh), read_params(files, config), shardings
+    return read_together(TensorFiles.of_folder(folder), leaves(config), names, shardings, mesh), shardings
+
+
+def read_alone(folder: Path) -> Any:
+    return read_params(TensorFiles.of_folder(folder), network(folder))
 
 
 @pytest.mark.parametrize(
@@ -45,8 +53,8 @@ def read(folder: Path) -> Any:
 )
 def test_they_are_the_same_bits_where_they_belong(tmp_path: Path, config: dict[str, Any], dtype: Any) -> None:
     folder = write_family_folder(tmp_path, config, dtype=dtype)
-    together, alone, shardings = read(folder)
-    jax.tree.map(np.testing.assert_array_equal, together, alone)
+    together, shardings = read(folder)
+    jax.tree.map(np.testing.assert_array_equal, together, read_alone(folder))
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(together))
     assert jax.tree.map(lambda x: x.sharding, together) == shardings
 
@@ -54,7 +62,7 @@ def test_they_are_the_same_bits_where_they_belong(tmp_path: Path, config: dict[s
 def test_the_sign_of_zero_is_kept(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     change_tensors(folder, model__norm__weight=np.full(32, -0.0, np.float32))
-    together, alone, _ = read(folder)
+    together, alone = read(folder)[0], read_alone(folder)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.signbit(x), np.signbit(y)), together, alone)
 
 
