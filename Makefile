@@ -93,6 +93,7 @@ locks: $(VENV)/.podium ## Resolve the requirement locks again, after a change of
 pods-test: $(VENV)/.podium ## Run whole stages as several processes, and end one of them in every way (half an hour)
 	$(BIN)/python benchmarks/reliability/pods.py
 	$(BIN)/python benchmarks/reliability/gang.py --processes 4
+	$(BIN)/python benchmarks/reliability/bytes_read.py
 
 clean: ## Remove what the other targets made, except runs/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
