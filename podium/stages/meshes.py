@@ -1,13 +1,16 @@
 """The mesh of a stage: as `platform.mesh` says, or, where that is auto, from the model and the devices at hand."""
 
+import math
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
 from podium.config import PodiumConfig
 from podium.config.platform import MeshConfig
+from podium.errors import UserError
 from podium.models import LoraSpec, NetworkConfig
 from podium.models.loading import MANIFEST, read_network
 from podium.models.weights.json_file import read_json
@@ -25,8 +28,10 @@ Choose = Callable[[Demand, Chips], Choice]
 def stage_mesh(config: PodiumConfig, io: StageIO, stage: str) -> LaidOut:
     """Lay the devices out for a stage, and say on stderr why so where several were laid out by `auto`.
 
-    Raises UserError for sizes that do not fit the devices, and for a model whose config.json cannot be read.
+    Raises UserError for sizes that do not fit the devices, for devices that are not those of `platform.resources`, and
+    for a model whose config.json cannot be read.
     """
+    check_devices(config, stage, jax.devices())
     wanted = config.platform.mesh
     if not isinstance(wanted, MeshConfig):
         chips = chips_at_hand()
@@ -37,6 +42,26 @@ def stage_mesh(config: PodiumConfig, io: StageIO, stage: str) -> LaidOut:
         print(f"podium {stage}: note: mesh {_written(wanted)}: {chosen.why}", file=sys.stderr)
     mesh = make_mesh(data=wanted.data, fsdp=wanted.fsdp, tensor=wanted.tensor, slices=wanted.slice)
     return with_rollout(mesh, wanted.rollout)
+
+
+def check_devices(config: PodiumConfig, stage: str, devices: Sequence[jax.Device]) -> None:
+    """Raise UserError where TPUs are not the slice that `platform.resources` asks for: a host was not started, or more.
+
+    Elsewhere the same file drives a laptop.
+    """
+    resources = config.platform.resources.get(stage)  # type: ignore[call-overload]  # a stage's name
+    if resources is None or resources.topology is None or devices[0].platform != "tpu":
+        return
+    chips = math.prod(map(int, resources.topology.split("x")))
+    slices = Counter(getattr(device, "slice_index", 0) for device in devices)
+    if set(slices.values()) == {chips}:
+        return
+    found = " and ".join(map(str, sorted(set(slices.values()))))
+    raise UserError(
+        f"platform.resources.{stage}.topology: {resources.topology} has {chips} chips, and the devices of this run "
+        f"are {found} {'a slice ' if len(slices) > 1 else ''}({devices[0].device_kind}); start podium {stage} on every "
+        "host of the slice, or write the topology that these are"
+    )
 
 
 def chips_at_hand() -> Chips | None:

@@ -1,6 +1,8 @@
 """The mesh of a stage: what the configuration says, or what `auto` makes of the model's config.json and the devices."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,3 +75,34 @@ def test_sizes_of_the_user_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert rollout is not None and rollout.rows == ("slice", "data", "fsdp")
     with pytest.raises(UserError, match=r"slice=2, but the devices are of 1"):
         laid_out(tmp_path, "ppo", monkeypatch, memory=LARGE, platform={"mesh": {"slice": 2}})
+
+
+@pytest.mark.parametrize(
+    ("platform", "slices", "topology", "said"),
+    [
+        ("tpu", (16,), "4x4", None),
+        ("tpu", (16, 16), "4x4", None),
+        (
+            "tpu",
+            (8,),
+            "4x4",
+            r"ppo\.topology: 4x4 has 16 chips, and the devices of this run are 8 \(TPU v5",
+        ),
+        ("tpu", (16, 8), "4x4", r"the devices of this run are 8 and 16 a slice \(TPU v5 lite\)"),
+        ("tpu", (4,), None, None),
+        ("cpu", (1,), "4x4", None),
+    ],
+)
+def test_tpus_are_the_slice_that_was_asked_for(
+    tmp_path: Path, platform: str, slices: tuple[int, ...], topology: str | None, said: str | None
+) -> None:
+    resources = {"accelerator": "v5e", "topology": topology} if topology else {}
+    raw = {"model": {"name_or_path": str(tmp_path)}, "platform": {"resources": {"ppo": resources}}}
+    config = load_config_data(raw, source="test")
+    devices = [
+        SimpleNamespace(platform=platform, device_kind="TPU v5 lite", slice_index=index)
+        for index, count in enumerate(slices)
+        for _ in range(count)
+    ]
+    with contextlib.nullcontext() if said is None else pytest.raises(UserError, match=said):
+        meshes.check_devices(config, "ppo", devices)
