@@ -20,10 +20,11 @@ DECODED = 1 / 6
 class Demand:
     """What a stage asks of all chips of a slice together.
 
-    resident: bytes by role of what lies there for the whole run: weights, gradients, slots of the optimizer. decoded:
-    bytes of the weights that answer prompts, in the type that is computed in; 0 where none are answered. rows: of one
-    update, None: as many as the devices take. shared: sizes that `tensor` must divide (query heads, width of the MLP,
-    vocabulary); width: what `fsdp` must divide.
+    resident: bytes by role of what lies there for the whole run: weights, slots of the optimizer; and of "gradients",
+    which are there in updates. decoded: bytes of the weights that answer prompts, in the type that is computed in; 0
+    where none are answered. rows: of one update, None: as many as the devices take. shared: sizes that `tensor` must
+    divide (query heads, width of the MLP, vocabulary); width: what `fsdp` must divide. copied: the weights that answer
+    are trained, so that each step makes their copy anew, and gives it up before gradients are made.
     """
 
     resident: Mapping[str, int]
@@ -31,10 +32,16 @@ class Demand:
     rows: int | None
     shared: tuple[int, ...]
     width: int
+    copied: bool = False
 
     @property
     def total(self) -> int:
         return sum(self.resident.values())
+
+    @property
+    def answering(self) -> int:
+        """Bytes that lie beside the weights that answer: a frozen copy of these is there in updates, too."""
+        return self.total - self.resident.get("gradients", 0) if self.copied else self.total
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,12 @@ def choose_mesh(demand: Demand, chips: Chips) -> Choice:
     )
     rollout = None
     if demand.decoded and fsdp > 1:
-        shared = _rollout_tensor(demand, chips, fsdp, tensor, held)
+        shared = _rollout_tensor(demand, chips, fsdp, tensor)
         if shared is None:
             reasons.append("a second copy of the weights for answers does not fit")
         else:
             rollout = RolloutMeshConfig(data=chips.count // shared, tensor=shared)
-            held += demand.decoded / shared
+            held = max(held, demand.answering / (fsdp * tensor) + demand.decoded / shared)
             reasons.append(
                 f"answers read {_gib(demand.decoded / shared)} of weights a token and chip, shared by {shared}"
             )
@@ -125,10 +132,10 @@ def _tensor(demand: Demand, chips: Chips) -> int:
     return min(enough) if enough else max(sizes)
 
 
-def _rollout_tensor(demand: Demand, chips: Chips, fsdp: int, tensor: int, held: float) -> int | None:
-    """How many devices share the weights that answer; None where the copy fits nowhere beside what is `held`."""
+def _rollout_tensor(demand: Demand, chips: Chips, fsdp: int, tensor: int) -> int | None:
+    """How many devices share the weights that answer; None where the copy fits nowhere beside what lies there."""
     sizes = [tensor * part for part in _divisors(fsdp) if _divides(tensor * part, demand.shared)]
-    room = RESIDENT * chips.memory - held
+    room = RESIDENT * chips.memory - demand.answering / (fsdp * tensor)
     fitting = [size for size in sizes if demand.decoded / size <= room]
     quick = [size for size in fitting if demand.decoded / size <= DECODED * chips.memory]
     return min(quick, default=None) or max(fitting, default=None)

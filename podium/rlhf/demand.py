@@ -36,6 +36,7 @@ def ppo_demand(roles: Roles, config: PpoConfig) -> Demand:
         rows=None if rows is None else rows // config.num_mini_batches,
         shared=_shared(networks),
         width=_width(networks),
+        copied=roles.policy.base is None,
     )
 
 

@@ -1,7 +1,7 @@
 """Which mesh `auto` is, by table: published models on published slices.
 
 Seen to fail: with tensor where rows suffice, with a rollout whose weights do not divide, with memory that is not looked
-at.
+at, with gradients counted while trained weights answer.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def full(model: Model, rows: int | None) -> Demand:
     """Policy and critic in float32 with gradients and two slots, reference and reward model in bfloat16."""
     count = int(model.parameters)
     resident = {"frozen": 4 * count, "trained": 8 * count, "gradients": 8 * count, "optimizer": 16 * count}
-    return Demand(resident, 2 * count, rows, model.shared, model.width)
+    return Demand(resident, 2 * count, rows, model.shared, model.width, copied=True)
 
 
 # demand, chips, their kind, slices -> (data, fsdp, tensor), (data, tensor) of the rollout, fits
@@ -53,6 +53,7 @@ CASES = {
     "70B adapters on v5e:16x16": (adapters(LLAMA_70B, 256), 256, "v5e", 1, (1, 256, 1), (4, 64), True),
     "70B adapters on four slices": (adapters(LLAMA_70B, 1024), 1024, "v5e", 4, (1, 256, 1), (16, 64), True),
     "70B full on v5p:4x4x8": (full(LLAMA_70B, 128), 128, "v5p", 1, (1, 128, 1), (8, 16), True),
+    "70B full on v5e:16x16": (full(LLAMA_70B, 256), 256, "v5e", 1, (1, 256, 1), (4, 64), True),
     "70B full on v5e:4x4": (full(LLAMA_70B, 128), 16, "v5e", 1, (1, 16, 1), None, False),
     "a width that fewer chips divide": (adapters(GEMMA_27B, 1024), 1024, "v6e", 1, (2, 512, 1), (64, 16), True),
     "1B on one host of GPUs": (full(LLAMA_1B, 64), 8, "h100", 1, (1, 8, 1), (8, 1), True),
