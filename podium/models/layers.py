@@ -20,6 +20,11 @@ def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> jax.Array:
     return std * jax.random.normal(rngs.params(), shape, jnp.float32)
 
 
+def _of_adapter(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Name dimensions that an adapter's kernels are cut along otherwise than those of the kernel beside them."""
+    return tuple({"mlp": "lora_mlp", "head_dim": "lora_head_dim"}.get(axis, axis) for axis in axes)
+
+
 class Linear(nnx.Module):
     """Contract the last dimensions of x with a kernel [*inputs, *outputs]; bias and low-rank adapter are optional."""
 
@@ -45,12 +50,14 @@ class Linear(nnx.Module):
         self.lora_a = (
             nnx.LoRAParam(
                 jax.random.uniform(rngs.params(), (*in_shape, rank), jnp.float32, -bound, bound),
-                axes=(*in_axes, "lora"),
+                axes=(*_of_adapter(in_axes), "lora"),
             )
             if rank
             else None
         )
-        self.lora_b = nnx.LoRAParam(jnp.zeros((rank, *out_shape)), axes=("lora", *out_axes)) if rank else None
+        self.lora_b = (
+            nnx.LoRAParam(jnp.zeros((rank, *out_shape)), axes=("lora", *_of_adapter(out_axes))) if rank else None
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self._contract(x, self.kernel, self.in_axes, self.out_axes)

@@ -33,13 +33,19 @@ RULES: Mapping[str, MeshAxes] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
+    # Adapters have no dimension of the width on the side where they meet these: cut over fsdp along them, where it
+    # divides them, or each device would hold them whole, with their slots of the optimizer and their gradients.
     "lora": None,
+    "lora_mlp": (*FSDP, "tensor"),
+    "lora_head_dim": FSDP,
     "buckets": None,
     # Activations keep their width whole: only parameters are cut over fsdp.
     "activation": None,
 }
 # Whole on every device where the devices do not divide it: `spread` then gives each what it computes with.
 SPREAD = "kv_heads"
+# What dimensions are cut over where the devices of the table do not divide them.
+_ELSE: Mapping[str, MeshAxes] = {SPREAD: None, "lora_mlp": "tensor", "lora_head_dim": None}
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,22 @@ class Layout:
     @property
     def rules(self) -> Mapping[str, MeshAxes]:
         """The table of this layout."""
-        moved = {name: self.weights if axes == "tensor" else None for name, axes in RULES.items()}
+        moved = {name: self.weights if "tensor" in _as_tuple(axes) else None for name, axes in RULES.items()}
         return moved | {"batch": self.rows}
+
+    @property
+    def halfway(self) -> Mapping[str, MeshAxes]:
+        """The table of this layout with widths still cut over what weights are not cut over anew."""
+        return {**self.rules, "embed": tuple(axis for axis in FSDP if axis not in self.weights)}
 
 
 _RULES: contextvars.ContextVar[Mapping[str, MeshAxes]] = contextvars.ContextVar("rules", default=RULES)
 
 
 @contextlib.contextmanager
-def laid_out(layout: Layout) -> Iterator[None]:
-    """Trace what follows with the table of another layout of the mesh."""
-    token = _RULES.set(layout.rules)
+def laid_out(layout: Layout, *, halfway: bool = False) -> Iterator[None]:
+    """Trace what follows with the table of another layout of the mesh, or the one on the way to it."""
+    token = _RULES.set(layout.halfway if halfway else layout.rules)
     try:
         yield
     finally:
@@ -99,11 +110,11 @@ def _present(axes: MeshAxes, mesh: AnyMesh) -> MeshAxes:
 
 
 def fitting_spec(axes: Axes, shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
-    """As `partition_spec`, with key-value heads whole where the devices do not divide them."""
+    """As `partition_spec`, with key-value heads whole where the devices do not divide them, and adapters cut less."""
     spec = partition_spec(axes, mesh)
     return PartitionSpec(
         *(
-            None if name == SPREAD and size % axis_size(mesh, cut) else cut
+            _ELSE.get(name or "", cut) if size % axis_size(mesh, cut) else cut
             for name, size, cut in zip(axes, shape, spec, strict=True)
         )
     )

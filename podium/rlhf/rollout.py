@@ -88,6 +88,10 @@ def _policy(spec: PpoSpec, bases: Bases, state: PpoState) -> tuple[Any, Any]:
     weights = network.compute(state.weights["policy"])
     if spec.rollout is not None:
         axes = network.axes(weights)
+        # In one step XLA gathers all of a weight on every device, to cut it anew. So parts change hands first, and each
+        # device gathers what it answers with.
+        with laid_out(spec.rollout, halfway=True):
+            weights = constrain_tree(weights, axes)
         weights = constrain_tree(spread_tree(weights, axes), axes)
     base = bases.get("rollout") if network.base is not None else None
     params, adapter = network.params(bases, weights) if base is None else base, weights.get("adapter")

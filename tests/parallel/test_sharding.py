@@ -1,6 +1,7 @@
 """What a mesh cannot divide is the user's to mend: the array, the axis and the sizes are named."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 from podium.errors import UserError
-from podium.models.family import init_params
+from podium.models.family import abstract_params, init_params, parameter_axes
 from podium.parallel import placement
 from podium.parallel.mesh import make_mesh, split_fsdp
-from podium.parallel.sharding import named_sharding, partition_spec, spread, sum_of_slices
+from podium.parallel.sharding import named_sharding, partition_spec, spread, sum_of_slices, tree_shardings
 from podium.planning.collectives import collectives_in
 from podium.rlhf.networks import Network
 from podium.training.accumulate import sum_over
@@ -91,3 +92,15 @@ def test_slices_meet_once_for_all_parts_of_a_batch() -> None:
     np.testing.assert_allclose(found, same @ (batch * batch).sum(axis=(0, 1)), rtol=1e-5)
     exchanges = [one for of_phase in collectives_in(program.as_text(), mesh.shape).values() for one in of_phase]
     assert [one.count for one in exchanges if "slice" in one.axis] == [1]
+
+
+@pytest.mark.parametrize(("head_dim", "whole"), [(8, ""), (6, "lora_head_dim")])
+def test_adapters_are_cut_over_fsdp_on_the_side_that_has_no_width(head_dim: int, whole: str) -> None:
+    """Kernels are cut along their width; one of the two of an adapter has none. Heads that do not divide stay whole."""
+    config = tiny.CONFIG.replace(head_dim=head_dim)
+    (_, adapter), (_, axes) = abstract_params(config, tiny.LORA), parameter_axes(config, tiny.LORA)
+    placed = tree_shardings(make_mesh(fsdp=8), axes, adapter)
+    names = jax.tree.leaves(axes, is_leaf=lambda node: isinstance(node, tuple))
+    for leaf, dims, sharding in zip(jax.tree.leaves(adapter), names, jax.tree.leaves(placed), strict=True):
+        parts = leaf.size // math.prod(sharding.shard_shape(leaf.shape))
+        assert parts == (1 if whole in dims else 8), dims
