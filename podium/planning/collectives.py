@@ -31,7 +31,7 @@ class _Reader:
     shape: Mapping[str, int]
     unknown_trips: Callable[[str], int]
     sums: _Sums = field(default_factory=dict)
-    seen: set[tuple[str, str, str]] = field(default_factory=set)
+    seen: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     def walk(self, computation: str, times: float, phase: str, path: str, overlapped: bool) -> None:
         for line in self.module.computations.get(computation, ()):
@@ -61,9 +61,11 @@ class _Reader:
     ) -> None:
         channel = line.attribute("channel_id")
         if channel:
-            if (path, kind, channel) in self.seen:
+            # Those that a program writes itself all have one channel, and where they were written tells them apart.
+            own = line.attribute("metadata") if "shard_map" in line.op_name else ""
+            if (path, kind, channel, own) in self.seen:
                 return
-            self.seen.add((path, kind, channel))
+            self.seen.add((path, kind, channel, own))
         groups = _groups(line, math.prod(self.shape.values()))
         size = max(map(len, groups), default=1)
         if size < 2:

@@ -135,3 +135,20 @@ def test_sizes_of_types() -> None:
     assert size_of("bf16[8,128]{1,0:T(8,128)(2,1)S(1)}") == 2048
     assert size_of("(f32[4]{0}, pred[3]{0}, /*index=2*/u32[]{:S(2)})") == 16 + 3 + 4
     assert size_of("f8e4m3fn[10]{0}") == 10
+
+
+# Exchanges that `shard_map` makes: two places of the source, one of which was copied.
+WRITTEN = """HloModule jit_step, entry_computation_layout={()->()}
+
+ENTRY %main.1 (a.1: s32[4,8]) -> s32[16,8] {
+  %a.1 = s32[4,8]{1,0} parameter(0)
+  %one.1 = s32[16,8]{1,0} all-gather(%a.1), channel_id=1, replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}, metadata={op_name="jit(step)/phase.reward/shard_map/all_gather" stack_frame_id=1}
+  %copy.1 = s32[16,8]{1,0} all-gather(%a.1), channel_id=1, replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}, metadata={op_name="jit(step)/phase.reward/shard_map/all_gather" stack_frame_id=1}
+  ROOT %two.1 = s32[16,8]{1,0} all-gather(%a.1), channel_id=1, replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}, metadata={op_name="jit(step)/phase.reward/shard_map/all_gather" stack_frame_id=2}
+}
+"""  # noqa: E501
+
+
+def test_exchanges_of_one_channel_are_told_apart_by_where_they_were_written() -> None:
+    (found,) = collectives_in(WRITTEN, SHAPE)["reward"]
+    assert found == Collective("all-gather", "fsdp", 2.0, 2 * 128.0 * 3, False, False)
