@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from podium.config import STAGE_TABLE
-from podium.training.metrics import read_metrics
+from podium.training.metrics import read_metrics, without_clock
 from support.gang import Gang, write
 
 STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
@@ -51,7 +51,7 @@ def apart(first: Path, second: Path) -> float:
             gaps += [relative(values, other[name]) for name, values in one.items()]
         elif path.name == "metrics.jsonl":
             rows = zip(*(read_metrics((out / path).parent) for out in (first, second)), strict=True)
-            gaps += [relative(row[name], other[name]) for row, other in rows for name in row if name != "time"]
+            gaps += [relative(row[name], other[name]) for row, other in rows for name in without_clock(row)]
         elif path.name == "metrics.json":
             one, other = (json.loads((out / path).read_text(encoding="utf-8")) for out in (first, second))
             gaps += [relative(one[name], other[name]) for name in one]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.config import STAGE_TABLE
+from podium.training.metrics import read_metrics, without_clock
 
 ROOT = Path(__file__).resolve().parents[2]
 # Compiled once for all starts, and without optimisation: what is under test is files.
@@ -85,8 +86,7 @@ def contents(out: Path) -> dict[str, Any]:
         if not path.is_file() or "tensorboard" in path.parts or path.name == "report":
             continue
         if path.name == "metrics.jsonl":
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            found[name] = [{key: value for key, value in row.items() if "time" not in key} for row in rows]
+            found[name] = [without_clock(row) for row in read_metrics(path.parent)]
         elif path.name == "manifest.json":
             values = json.loads(path.read_text(encoding="utf-8"))
             # TensorBoard's files have the time in their names.

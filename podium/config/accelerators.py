@@ -39,6 +39,14 @@ class Chip:
     sides: int = 0
     most: int = 0
 
+    def peak_of(self, dtype: str) -> float:
+        """Return the operations a second in products of a network that computes in `dtype`."""
+        return self.peak if dtype == "bfloat16" else self.peak_float32
+
+    def utilisation(self, operations: float, seconds: float, *, chips: int, dtype: str) -> float:
+        """Return which share of their peak so many chips reach: MFU of useful operations, HFU of all executed ones."""
+        return operations / (seconds * chips * self.peak_of(dtype))
+
 
 @dataclass(frozen=True)
 class Efficiency:
@@ -203,6 +211,31 @@ ACCELERATORS = {
         most=16,
     ),
 }
+
+# By what JAX calls them (`device_kind`): a GPU as CUDA does, a TPU as jax/_src/pallas/mosaic/tpu_info.py of jax 0.10.2
+# says. GPUs on PCIe or of another memory, and parts of one (MIG), have other names, and other peaks.
+_KINDS = {
+    "Tesla T4": "nvidia-tesla-t4",
+    "Tesla V100-SXM2-16GB": "nvidia-tesla-v100",
+    "NVIDIA L4": "nvidia-l4",
+    "NVIDIA A100-SXM4-40GB": "nvidia-tesla-a100",
+    "NVIDIA A100-SXM4-80GB": "nvidia-a100-80gb",
+    "NVIDIA H100 80GB HBM3": "nvidia-h100-80gb",
+    "NVIDIA H200": "nvidia-h200-141gb",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Return the figures of what JAX calls so; None where they are not known, as of a CPU."""
+    name = _KINDS.get(device_kind)
+    return None if name is None else ACCELERATORS[name].chip
 
 
 def accelerator_name(written: str) -> str:

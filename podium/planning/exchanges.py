@@ -12,7 +12,7 @@ from podium.parallel.sharding import FSDP
 from podium.planning.programs import Planned
 from podium.planning.roofline import Collective
 from podium.planning.topology import Topology
-from podium.planning.work import item_size, weights_of
+from podium.rlhf.work import item_size, weights_of
 
 
 def estimated(planned: Planned, phase: str, topology: Topology) -> Iterator[Collective]:

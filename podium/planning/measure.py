@@ -20,7 +20,7 @@ from podium.planning.operations import count
 from podium.planning.programs import Job, Planned, build
 from podium.planning.roofline import Phase
 from podium.planning.topology import Topology
-from podium.planning.work import NOTHING, Work, item_size
+from podium.rlhf.work import NOTHING, Work, item_size
 
 GIB = 2**30
 Say = Callable[[str], None]

@@ -10,8 +10,8 @@ from podium.losses.chunks import LOGITS_PER_ROW
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.parallel.placement import data_parallel
 from podium.planning.programs import Planned
-from podium.planning.work import item_size, weights_of
 from podium.rlhf.networks import Network
+from podium.rlhf.work import item_size, weights_of
 
 
 def bytes_of(tree: Any) -> int:

@@ -12,6 +12,7 @@ from podium.errors import UserError
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.families.config_json import parse_config
 from podium.models.lora import lora_spec
+from podium.models.packing import Size
 from podium.models.remat import policy as remat_policy
 from podium.models.remat import training_config
 from podium.ops.choices import Implementation
@@ -19,22 +20,13 @@ from podium.parallel.choice import Chips, Choice, choose_mesh
 from podium.parallel.mesh import axis_size
 from podium.parallel.rollout import with_rollout
 from podium.parallel.sharding import Layout
-from podium.planning.work import (
-    NOTHING,
-    Texts,
-    Work,
-    backward,
-    decode,
-    forward,
-    optimizer,
-    weights_of,
-)
 from podium.rlhf.demand import ppo_demand, supervised_demand
 from podium.rlhf.networks import Network
-from podium.rlhf.program import AbstractPpo, abstract_ppo_step
+from podium.rlhf.program import abstract_ppo_step
 from podium.rlhf.reward_training import abstract_reward_step
 from podium.rlhf.roles import make_roles
 from podium.rlhf.sft_training import abstract_sft_step
+from podium.rlhf.work import Work, packed_texts, ppo_work, supervised_work
 from podium.training.trainer import AbstractStep
 
 # Of a model whose config.json names no end token; only the number of end tokens changes a program.
@@ -160,7 +152,7 @@ def _ppo(job: Job, mesh: Mesh) -> Planned:
     rollout = tensor if layout is None else axis_size(mesh, layout.weights)
     return Planned(
         step=made.step,
-        work=ppo_work(made, width),
+        work=ppo_work(made.spec, made.roles, made.prompts, width),
         rows=made.prompts,
         micro_batches=made.spec.gradient_accumulation_steps,
         decode_steps=max(config.max_new_tokens - 1, 0),
@@ -168,39 +160,6 @@ def _ppo(job: Job, mesh: Mesh) -> Planned:
         trained=tuple(made.roles.trained.values()),
         rollout=layout,
     )
-
-
-def ppo_work(made: AbstractPpo, width: int) -> dict[str, Work]:
-    """Count a step of PPO by phase; `width`: tokens of a prompt."""
-    spec, roles, rows = made.spec, made.roles, made.prompts
-    new, trunk, ending = spec.max_new_tokens, spec.trunk_layers, len(spec.ending)
-    text = Texts(rows, width, new, new)
-    silent = Texts(rows, width, new)
-    parts = spec.num_mini_batches * spec.gradient_accumulation_steps
-    critics = [] if roles.critic is None else [roles.critic]
-
-    def first(network: Network) -> int:
-        return trunk if network.base == roles.policy.base and network.base is not None else 0
-
-    work = {
-        "prefill": forward(roles.policy, Texts(rows, width, 0, 0)),
-        "decode": decode(roles.policy, text, room=new + (ending if trunk else 0)),
-        "reference": forward(roles.reference, text, first=first(roles.reference)),
-        "old": NOTHING,
-        "update": NOTHING,
-    }
-    if roles.reward is not None:
-        work["reward"] = forward(roles.reward, Texts(rows, width, new + ending), first=first(roles.reward))
-    for network, read in [(roles.policy, text), *((critic, silent) for critic in critics)]:
-        ahead = forward(network, read, passes=parts, first=first(network))
-        if not spec.schedule.whole:
-            work["old"] += ahead
-        for _ in range(spec.num_ppo_epochs):
-            work["update"] += ahead + backward(network, read, passes=parts, first=first(network))
-        size = weights_of(network.config, network.lora)
-        updates = spec.num_ppo_epochs * spec.num_mini_batches
-        work["update"] += optimizer(size.adapter if network.lora else size.total, updates)
-    return {name: one for name, one in work.items() if one != NOTHING}
 
 
 def _reward(job: Job, mesh: Mesh) -> Planned:
@@ -230,10 +189,7 @@ def _sft(job: Job, mesh: Mesh) -> Planned:
 def _trained(step: AbstractStep, network: Network, mesh: Mesh, packed: Any, logits: bool) -> Planned:
     """Count one optimizer step on packed rows [micro-batches, rows, width]."""
     parts, rows, width = packed.ids.shape
-    prompt = packed.prompt_ids.shape[-1]
-    texts = Texts(parts * rows, prompt, width, width if logits else 0)
-    size = weights_of(network.config, network.lora)
-    work = forward(network, texts, passes=parts) + backward(network, texts, passes=parts)
-    work += optimizer(size.adapter if network.lora else size.total, 1)
+    texts = packed_texts(parts * rows, Size(width, packed.prompt_ids.shape[-1]), logits=logits)
+    work = {"update": supervised_work(network, texts, passes=parts)}
     share = {"": mesh.shape["tensor"]}
-    return Planned(step, {"update": work}, parts * rows, parts, 0, share, (network,))
+    return Planned(step, work, texts.rows, parts, 0, share, (network,))

@@ -71,7 +71,7 @@ class Timed:
 def time_phase(phase: Phase, topology: Topology, dtype: str, links: Mapping[str, float]) -> Timed:
     """Time one phase on chips that compute in `dtype`."""
     chip = topology.accelerator.chip
-    peak = chip.peak if dtype == "bfloat16" else chip.peak_float32
+    peak = chip.peak_of(dtype)
     each = phase.executed / topology.chips
 
     def of(overlapped: bool) -> float:
@@ -113,13 +113,16 @@ def time_step(phases: Sequence[Phase], topology: Topology, dtype: str, links: Ma
     chip = topology.accelerator.chip
     timed = [time_phase(phase, topology, dtype, links) for phase in phases]
     predicted = sum(one.predicted for one in timed)
-    peak = (chip.peak if dtype == "bfloat16" else chip.peak_float32) * topology.chips * predicted
+
+    def share(operations: float) -> float:
+        return chip.utilisation(operations, predicted, chips=topology.chips, dtype=dtype)
+
     return Step(
         timed,
         sum(one.at_peak for one in timed),
         predicted,
-        sum(phase.useful for phase in phases) / peak,
-        sum(phase.executed for phase in phases) / peak,
+        share(sum(phase.useful for phase in phases)),
+        share(sum(phase.executed for phase in phases)),
     )
 
 

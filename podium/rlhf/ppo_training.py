@@ -28,10 +28,12 @@ from podium.rlhf.roles import Roles, fill_roles, make_roles, ppo_spec, reward_ne
 from podium.rlhf.spec import PpoSpec
 from podium.rlhf.state import PpoState, init_state
 from podium.rlhf.text_scoring import FunctionReward, FunctionScorer, HostScorer, TextScorer
+from podium.rlhf.work import ppo_speed
 from podium.training.batching import step_rows
 from podium.training.calls import steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.scalars import Scalars
+from podium.training.speed import Speed
 
 # In a policy's metadata: what its scores were measured by in training. Evaluation gives rewards as they are.
 SCORE_SCALE = "score_scale"
@@ -88,7 +90,8 @@ def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[P
             state, (scalars, rows) = compiled(indices, state, frozen)
             return state, scalars, functools.partial(_keep_rows, rows, batches.width, run, tokenizer.decode)
 
-        monitor = _monitor(run, schedule, batches.size)
+        speed = ppo_speed(mesh, spec, roles, batches.size, batches.width)
+        monitor = _monitor(run, schedule, batches.size, speed)
         state = run_loop(steps, state, run, monitor, total=config.max_steps, per_call=per_call)
     return _tuned(policy, spec, state)
 
@@ -107,7 +110,7 @@ def _score(
     return TextScorer(alone, reward, prompts, tokenizer.decode)
 
 
-def _monitor(run: PpoRun, schedule: optax.Schedule, size: int) -> Monitor:
+def _monitor(run: PpoRun, schedule: optax.Schedule, size: int, speed: Speed) -> Monitor:
     config = run.config
     updates = config.num_ppo_epochs * config.num_mini_batches
     # On the host, once: an operation of JAX's own beside the step would wait for the step to end.
@@ -118,6 +121,7 @@ def _monitor(run: PpoRun, schedule: optax.Schedule, size: int) -> Monitor:
         known=lambda done: {"lr": rates[done - 1], "episode": done * size},
         check=functools.partial(_check_kl, config.kl_stop),
         on_restart=functools.partial(_cut_rows, run.rollouts),
+        speed=speed,
     )
 
 

@@ -42,6 +42,7 @@ from podium.rlhf.reward import (
     normalisation,
 )
 from podium.rlhf.scoring import encode_answers, score_shown
+from podium.rlhf.work import supervised_speed
 from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
@@ -176,17 +177,21 @@ def _fit(model: Model, comparisons: Sequence[Comparison], run: RewardRun) -> Mod
     network, tx, step = trainee(shape, config, total)
     candidates = max(len(comparison.candidates) for comparison in comparisons)
     plan = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(sizes, lists, seed=run.seed, epoch=epoch))
+
+    def planned(index: int) -> Batch:
+        epoch, place = divmod(index, per_epoch)
+        return plan(epoch)[place]
+
+    speed = supervised_speed(mesh, network, lambda index: planned(index).width, rows=lists, passes=parts, logits=False)
     with placement.on(mesh):
 
         def batch(index: int) -> Any:
-            epoch, place = divmod(index, per_epoch)
-            rows = plan(epoch)[place]
-            arrays = to_arrays(shape, comparisons, rows, candidates=candidates, pad_id=model.tokenizer.pad_id)
+            arrays = to_arrays(shape, comparisons, planned(index), candidates=candidates, pad_id=model.tokenizer.pad_id)
             return placement.place_batch(mesh, _in_micro_batches(arrays, parts), dim=1)
 
         weights = {**trained, "head": model.head}
         state = start_state(mesh, network.axes(weights), weights, tx)
-        monitor = Monitor("reward", {"loss": "loss", "acc": "accuracy"})
+        monitor = Monitor("reward", {"loss": "loss", "acc": "accuracy"}, speed=speed)
         state = fit(step, state, bases, batch, run, monitor, total=total)
     trained_model = {"adapter": state.weights["adapter"]} if model.lora else {"params": state.weights["base"]}
     return dataclasses.replace(model, head=state.weights["head"], **trained_model)

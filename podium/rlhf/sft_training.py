@@ -33,6 +33,7 @@ from podium.rlhf.demonstrations import (
 )
 from podium.rlhf.networks import Network, Weights
 from podium.rlhf.sft import make_sft_step
+from podium.rlhf.work import supervised_speed
 from podium.training.batching import step_rows
 from podium.training.loop import Monitor, TrainingRun
 from podium.training.optimizer import configured
@@ -97,7 +98,8 @@ def _fit(
             return placement.place_batch(mesh, _in_micro_batches(arrays, parts), dim=1)
 
         state = start_state(mesh, network.axes(start), start, tx)
-        monitor = Monitor("sft", {"loss": "loss"})
+        speed = supervised_speed(mesh, network, lambda _: width, rows=count, passes=parts, logits=True)
+        monitor = Monitor("sft", {"loss": "loss"}, speed=speed)
         state = fit(make_sft_step(network, tx), state, bases, batch, run, monitor, total=total)
     trained: Weights = state.weights
     return trained

@@ -1,7 +1,7 @@
 """PPO: a policy, a reward model and prompts in, the tuned policy and samples of its rollouts out.
 
 Metrics: those of the last logged step, under the names of docs/rlhf.md (objective/kl, objective/scores, ...); every
-step's are in the policy's metrics.jsonl and TensorBoard files.
+step's are in the policy's metrics.jsonl and TensorBoard files, and there also how fast it was (perf/...).
 """
 
 from podium.config import PodiumConfig
@@ -12,7 +12,7 @@ from podium.rlhf.ppo_training import PpoRun, train_ppo
 from podium.stages.base import base_model, load, work_key
 from podium.stages.io import Result, StageIO
 from podium.stages.meshes import stage_mesh
-from podium.training.metrics import read_metrics
+from podium.training.metrics import read_metrics, without_clock
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 
@@ -45,7 +45,8 @@ def run(config: PodiumConfig, io: StageIO) -> Result:
     save(policy, folder)
     (rollouts / ROLLOUTS_FILE).touch()
     last = read_metrics(folder)[-1]
-    metrics = {name: value for name, value in last.items() if name not in ("step", "time") and value is not None}
+    # Equal runs give equal metrics: they stand in manifests.
+    metrics = {name: value for name, value in without_clock(last).items() if name != "step" and value is not None}
     described = {"base": policy.base, "steps": last["step"], "reward_model": reward.base, "hardware": hardware()}
     metadata = {"policy": described}
     return Result(metrics=metrics, metadata=metadata)

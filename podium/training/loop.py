@@ -26,6 +26,7 @@ from podium.training.metrics import MetricsWriter
 from podium.training.profiling import Profile, Profiler
 from podium.training.progress import Progress
 from podium.training.scalars import Scalars
+from podium.training.speed import Speed, SteadyClock
 from podium.training.stopping import StopSignals
 
 State = TypeVar("State")
@@ -70,6 +71,7 @@ class Monitor:
         known: Gives more numbers of a step.
         check: May raise UserError for a step's numbers, to end the run; one that is not finite ends it anyway.
         on_restart: Is given how many steps are kept before the first.
+        speed: Gives the numbers that are of the clock, `perf/*`, of a step done and the seconds that it took.
     """
 
     label: str
@@ -77,6 +79,7 @@ class Monitor:
     known: Callable[[int], Mapping[str, float]] = lambda _: {}
     check: Callable[[int, Mapping[str, float]], None] = lambda done, numbers: None
     on_restart: Callable[[int], None] = lambda kept: None
+    speed: Speed = lambda done, seconds: {}
 
 
 def run_loop(
@@ -98,9 +101,10 @@ def run_loop(
         monitor.on_restart(start)
         resume_step = start if restored else None
         writer, progress = MetricsWriter(run.folder, resume_step=resume_step), Progress(total, label, done=start)
-        clock, profiler = StepClock(run.step_timeout), Profiler(run.profile)
-        with writer, progress, StopSignals() as signals, clock, profiler:
-            reporter = _Reporter(writer, progress, saved, monitor, clock, total, config.logging_steps, time.time())
+        clock, steady, profiler = StepClock(run.step_timeout), SteadyClock(), Profiler(run.profile)
+        with writer, progress, StopSignals() as signals, clock, steady, profiler:
+            rhythm = total, config.logging_steps
+            reporter = _Reporter(writer, progress, saved, monitor, clock, steady, *rhythm, time.time())
             pending, saved_at = None, time.monotonic()
             for call, indices in enumerate(_calls(start, total, per_call, config.save_steps)):
                 profiler.before(indices)
@@ -124,6 +128,7 @@ def run_loop(
                     saved.save(done, state, {"fingerprint": run.fingerprint})
                     saved_at = time.monotonic()
                     clock.pause()
+                    steady.pause()
                 if stop:
                     raise Stopped(label, done, total)
     return state
@@ -141,6 +146,7 @@ class _Reporter:
     saved: Checkpoints
     monitor: Monitor
     clock: StepClock
+    steady: SteadyClock
     total: int
     logging_steps: int
     last_read: float
@@ -149,12 +155,15 @@ class _Reporter:
         """Wait for the call and report its steps."""
         rows, before, self.last_read = scalars.read(), self.last_read, time.time()
         self.clock.tick()
+        seconds = self.steady.tick()
         for place, index in enumerate(indices):
             done = index + 1
             logged = done % self.logging_steps == 0 or done == self.total
             numbers = {**rows[place], **self.monitor.known(done)}
             if logged:
-                self.writer.write(done, numbers, before + (self.last_read - before) * (place + 1) / len(indices))
+                speed = {} if seconds is None else self.monitor.speed(done, seconds / len(indices))
+                at = before + (self.last_read - before) * (place + 1) / len(indices)
+                self.writer.write(done, {**numbers, **speed}, at)
             _require_finite(done, numbers, self.monitor.label, self.saved)
             self.monitor.check(done, numbers)
             if logged and after is not None:

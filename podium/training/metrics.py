@@ -12,6 +12,8 @@ METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
 # TensorBoard looks for news every few seconds; reaching the disk takes longer than a small model's host work of a step.
 SECONDS_BETWEEN_SYNCS = 1.0
+# Names of numbers that begin so are of the clock (`podium.training.speed`), as the time of a line is.
+CLOCK_PREFIX = "perf/"
 
 
 class MetricsWriter:
@@ -104,6 +106,11 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line without what is of the clock: two runs that are equal in everything else differ in that."""
+    return {name: value for name, value in row.items() if name != "time" and not name.startswith(CLOCK_PREFIX)}
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

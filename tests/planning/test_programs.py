@@ -1,18 +1,26 @@
 """The programs of a plan are those of training; what is counted of them follows from sizes and from the trace."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from podium.config import PodiumConfig
 from podium.errors import UserError
+from podium.models.lora import lora_spec
+from podium.models.packing import Size
 from podium.planning import advice, measure, memory, meshes, sweep
 from podium.planning.operations import count
 from podium.planning.programs import Job, Planned, build
+from podium.planning.roofline import time_step
 from podium.planning.topology import parse
-from podium.planning.work import Texts, products, weights_of
+from podium.rlhf.networks import Network
+from podium.rlhf.roles import make_roles, ppo_spec
+from podium.rlhf.work import Texts, ppo_speed, products, supervised_speed, weights_of
 from support import folders
 
 # Long texts and a narrow vocabulary: what is rounded up shows less. Two layers, so that a scan has a length.
@@ -84,6 +92,29 @@ def test_useful_operations_by_hand() -> None:
     adapters = planned(job("sft", sft={"lora": {"r": 2}})).work["update"].useful
     assert full == 6 * 16 * 128 * (2 * layer + 300 * 64)
     assert adapters == pytest.approx(full * 4 / 6)
+
+
+@pytest.mark.parametrize("stage", ["ppo", "reward", "sft"])
+def test_a_run_that_takes_as_long_as_predicted_reports_the_mfu_of_its_plan(stage: str) -> None:
+    """Of the same operations, by the same formula, on four chips."""
+    one, topology = replace(job(stage, model={"dtype": "bfloat16"}), platform="tpu"), parse("v5e:2x2")
+    found = measure.by_shapes(one, topology, trace=False)
+    step = time_step(found.phases, topology, "bfloat16", found.links)
+    section = one.section
+    chips: Any = SimpleNamespace(size=4, devices=np.array([SimpleNamespace(device_kind="TPU v5 lite")], dtype=object))
+    if stage == "ppo":
+        reward = Network(one.network("policy"), lora_spec(one.config.reward.lora), "policy")
+        roles = make_roles(one.network("policy"), reward, one.config.ppo)
+        spec = ppo_spec(roles, one.config.ppo, (2,), 0, (2,), None)
+        speed = ppo_speed(chips, spec, roles, 16, 64)
+    else:
+        network = Network(one.network("policy"), lora_spec(section.lora))
+        parts, rows, width = planned(one).step.arguments[2].packed.ids.shape
+        speed = supervised_speed(
+            chips, network, lambda _: Size(width, 0), rows=parts * rows, passes=parts, logits=stage == "sft"
+        )
+    numbers = speed(1, step.predicted)
+    assert numbers["perf/mfu"] == pytest.approx(step.mfu, rel=1e-9)
 
 
 def test_bytes_of_arguments_are_cut_as_the_mesh_cuts_them() -> None:

@@ -31,6 +31,7 @@ from podium.stages import sft
 from podium.stages.io import StageIO
 from podium.stages.manifest import content_digest
 from podium.stages.runner import run_stage
+from podium.training.metrics import read_metrics
 from support import folders, tiny
 
 WORDS = ("red", "blue", "a dog", "the sun", "stone", "good", "tea", "rain", "a cat", "moon", "green", "salt")
@@ -120,7 +121,9 @@ def test_held_out_perplexity_falls_and_is_reported(tuned: tuple[Path, dict[str, 
     # A token per byte, and the end.
     assert metrics["tokens"] == report["tokens"] == sum(len(row["response"]) + 1 for row in held_out)
     assert report["demonstrations"] == len(held_out) == report["perplexity"]["units"]
-    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(folder)
+    assert any("perf/tokens_per_second_per_chip" in row for row in rows)
+    losses = [row["loss"] for row in rows]
     assert len(losses) == STEPS and losses[-1] < losses[0]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from podium.training.metrics import read_metrics
+from podium.training.metrics import read_metrics, without_clock
 from support import folders
 
 ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
@@ -78,9 +78,19 @@ def test_the_reward_stage_learns_reports_and_normalises(run: Path) -> None:
     assert metrics["accuracy"] == report["accuracy"]["value"] > 0.7
     losses = [json.loads(line)["loss"] for line in (run / "reward_model" / "metrics.jsonl").read_text().splitlines()]
     assert losses
+    assert_timed(run / "reward_model", run / "reward_metrics")
     manifest = json.loads((run / "reward_model" / "podium_model.json").read_text())
     assert manifest["role"] == "reward"
     assert manifest["gain"] == metrics["gain"] != 1.0
+
+
+def assert_timed(model: Path, metrics: Path) -> None:
+    """Some steps say how fast they were, in tokens that do not hang on the clock; what is compared does not."""
+    timed = [row for row in read_metrics(model) if "perf/step_seconds" in row]
+    tokens = {round(row["perf/tokens_per_second_per_chip"] * row["perf/step_seconds"], 3) for row in timed}
+    assert tokens and all(count > 0 and count % 4 == 0 for count in tokens)
+    assert not any("perf/mfu" in row for row in timed), "the peak of this processor is not known"
+    assert not any(name.startswith("perf/") for name in json.loads((metrics / "metrics.json").read_text()))
 
 
 def interrupt(command: list[str], metrics: Path, steps: int, number: signal.Signals) -> tuple[int, str]:
@@ -116,8 +126,9 @@ def test_a_run_stopped_and_killed_ends_as_one_that_was_not(run: Path, tmp_path: 
     assert again.returncode == 0, again.stderr
     assert int(re.findall(r"^ppo (\d+)/", again.stderr, re.MULTILINE)[0]) > reached
     assert digests(broken / "policy") == digests(whole / "policy") != {}
-    logged, unbroken = ([row | {"time": 0} for row in read_metrics(folder / "policy")] for folder in (broken, whole))
+    logged, unbroken = ([without_clock(row) for row in read_metrics(folder / "policy")] for folder in (broken, whole))
     assert logged == unbroken
+    assert_timed(whole / "policy", whole / "metrics")
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
     assert [row["episode"] for row in logged] == [4 * (step + 1) for step in range(STEPS)]
     # Of the first update of each step, two to a step, on the way to zero.

@@ -15,7 +15,7 @@ from podium.errors import Stopped, UserError
 from podium.parallel.mesh import make_mesh
 from podium.training.calls import repeated, steps_per_call
 from podium.training.loop import Monitor, TrainingRun, run_loop
-from podium.training.metrics import read_metrics
+from podium.training.metrics import read_metrics, without_clock
 from podium.training.scalars import Scalars, reporting
 from support.events import event_steps
 
@@ -34,7 +34,7 @@ def run(folder, *, total=5, per_call=1, calls=None, **options):
         return *compiled(state, (), jnp.zeros(per_call), np.int32(len(indices))), None
 
     monitor = {"shown": {"loss": "loss"}, "known": lambda done: {"episode": done * 16}}
-    monitor |= {name: options.pop(name) for name in ("known", "check", "on_restart") if name in options}
+    monitor |= {name: options.pop(name) for name in ("known", "check", "on_restart", "speed") if name in options}
     start = {"count": jnp.float32(0.0)}
     state = run_loop(
         steps, start, settings(folder, **options), Monitor("count", **monitor), total=total, per_call=per_call
@@ -50,7 +50,7 @@ def settings(folder, *, fingerprint="same", **rhythm):
 
 def test_a_line_holds_the_numbers_of_its_step_and_what_was_known_of_it(tmp_path):
     run(tmp_path)
-    rows = [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(tmp_path)]
+    rows = [without_clock(row) for row in read_metrics(tmp_path)]
     assert rows == [{"step": n + 1, "loss": n / 4, "rows": n, "episode": 16 * (n + 1)} for n in range(5)]
 
 
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(tmp_path):
 def test_several_steps_of_a_call_are_reported_as_single_ones(tmp_path, per_call):
     assert run(tmp_path / "single") == run(tmp_path / "several", per_call=per_call) == 5
     single, several = (read_metrics(tmp_path / name) for name in ("single", "several"))
-    assert [row | {"time": 0} for row in several] == [row | {"time": 0} for row in single]
+    assert [without_clock(row) for row in several] == [without_clock(row) for row in single]
     assert event_steps(tmp_path / "several") == [1, 2, 3, 4, 5]
 
 
@@ -98,6 +98,15 @@ def test_steps_of_a_call_share_its_time(tmp_path, monkeypatch):
     run(tmp_path, total=7, per_call=4, save_steps=100)
     # The loop begins at 100; calls of 4 and 3 steps are heard of at 112 and 124.
     assert [row["time"] for row in read_metrics(tmp_path)] == [103, 106, 109, 112, 116, 120, 124]
+
+
+def test_speed_is_of_steady_calls(tmp_path, monkeypatch):
+    """Not of the first, which is compiled, nor of the one that a checkpoint was saved before. Two steps share 12 s."""
+    clock = itertools.count(100.0, 12.0)
+    monkeypatch.setattr("podium.training.speed.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    run(tmp_path, total=12, per_call=2, save_steps=6, speed=lambda done, seconds: {"perf/step_seconds": seconds + done})
+    timed = {row["step"]: row.get("perf/step_seconds") for row in read_metrics(tmp_path)}
+    assert timed == {step: 6.0 + step if step in (3, 4, 5, 6, 9, 10, 11, 12) else None for step in range(1, 13)}
 
 
 def test_a_call_ends_where_a_checkpoint_is_due(tmp_path):
@@ -152,7 +161,7 @@ def test_a_signal_ends_the_run_after_the_running_call_and_saves(tmp_path, number
     calls = []
     assert run(stopped, total=12, per_call=2, save_steps=100, calls=calls) == 12
     assert calls == [range(step, step + 2) for step in range(reached, 12, 2)]
-    numbers = [[row | {"time": 0} for row in read_metrics(folder)] for folder in (whole, stopped)]
+    numbers = [[without_clock(row) for row in read_metrics(folder)] for folder in (whole, stopped)]
     assert numbers[0] == numbers[1]
     assert event_steps(stopped) == list(range(1, 13))
 

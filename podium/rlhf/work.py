@@ -1,5 +1,7 @@
 """What a step has to do, from the sizes of its networks: operations by phase, and what it reads of memory for them.
 
+One count for all who ask: `podium plan` before a run, `perf/mfu` in it.
+
 Useful operations are those of the method, whatever computes it: per weight and token 2 forward, 4 with a backward pass
 through frozen weights, 6 where they are trained. What rematerialisation computes again, and attention's products of
 queries, keys and values, are `executed` beside them: MFU is of the first, HFU of the second.
@@ -7,16 +9,21 @@ queries, keys and values, are `executed` beside them: MFU is of the first, HFU o
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from podium.models import family
 from podium.models.config import EncoderDecoderConfig, NetworkConfig
 from podium.models.lora import LoraSpec
+from podium.models.packing import Size
 from podium.rlhf.networks import Network
+from podium.rlhf.roles import Roles
+from podium.rlhf.spec import PpoSpec
+from podium.training.speed import Speed, StepWork, speed_of
 
 Tree = Any
 
@@ -58,6 +65,11 @@ class Texts:
     prompt: int
     response: int
     logits: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, padding too: arrays have it whatever stands in them."""
+        return self.rows * (self.prompt + self.response)
 
 
 def products(config: NetworkConfig, texts: Texts) -> float:
@@ -115,8 +127,7 @@ def activations(config: NetworkConfig, texts: Texts) -> float:
     """Bytes that one forward pass writes and reads again: what each product of a layer gives, and its norms."""
     heads = 2 * config.heads + 2 * config.kv_heads
     width = 4 * config.embed + heads * config.head_dim + (2 + config.gated) * config.mlp
-    tokens = texts.rows * (texts.prompt + texts.response)
-    return 2.0 * item_size(config) * tokens * config.layers * width
+    return 2.0 * item_size(config) * texts.tokens * config.layers * width
 
 
 def forward(network: Network, texts: Texts, *, passes: int = 1, first: int = 0) -> Work:
@@ -166,3 +177,71 @@ def decode(network: Network, texts: Texts, *, room: int) -> Work:
 def optimizer(trained: int, updates: int) -> Work:
     """AdamW in float32 reads a weight, its gradient and two moments, and writes all but the gradient."""
     return Work(0.0, 0.0, 0.0, slots=7.0 * 4 * trained * updates)
+
+
+def packed_texts(rows: int, width: Size, *, logits: bool) -> Texts:
+    """Describe packed rows, with logits at every place or none."""
+    return Texts(rows, width.prompt, width.row, width.row if logits else 0)
+
+
+def supervised_work(network: Network, texts: Texts, *, passes: int) -> Work:
+    """Count one optimizer step of sft or reward training on texts, in so many micro-batches."""
+    size = weights_of(network.config, network.lora)
+    work = forward(network, texts, passes=passes) + backward(network, texts, passes=passes)
+    return work + optimizer(size.adapter if network.lora else size.total, 1)
+
+
+def supervised_speed(
+    mesh: Mesh, network: Network, width: Callable[[int], Size], *, rows: int, passes: int, logits: bool
+) -> Speed:
+    """Give the numbers of speed of such steps; `width(index)` is of the rows of a step."""
+
+    def work(index: int) -> StepWork:
+        texts = packed_texts(rows, width(index), logits=logits)
+        return StepWork(supervised_work(network, texts, passes=passes).useful, texts.tokens)
+
+    return speed_of(mesh, network.config.dtype, work)
+
+
+def ppo_texts(spec: PpoSpec, rows: int, width: int) -> Texts:
+    """Describe what a step of PPO is about: `rows` prompts of `width` tokens with answers of full length."""
+    return Texts(rows, width, spec.max_new_tokens, spec.max_new_tokens)
+
+
+def ppo_work(spec: PpoSpec, roles: Roles, rows: int, width: int) -> dict[str, Work]:
+    """Count a step of PPO by phase, on `rows` prompts of `width` tokens."""
+    new, trunk, ending = spec.max_new_tokens, spec.trunk_layers, len(spec.ending)
+    text = ppo_texts(spec, rows, width)
+    silent = Texts(rows, width, new)
+    parts = spec.num_mini_batches * spec.gradient_accumulation_steps
+    critics = [] if roles.critic is None else [roles.critic]
+
+    def first(network: Network) -> int:
+        return trunk if network.base == roles.policy.base and network.base is not None else 0
+
+    work = {
+        "prefill": forward(roles.policy, Texts(rows, width, 0, 0)),
+        "decode": decode(roles.policy, text, room=new + (ending if trunk else 0)),
+        "reference": forward(roles.reference, text, first=first(roles.reference)),
+        "old": NOTHING,
+        "update": NOTHING,
+    }
+    if roles.reward is not None:
+        work["reward"] = forward(roles.reward, Texts(rows, width, new + ending), first=first(roles.reward))
+    for network, read in [(roles.policy, text), *((critic, silent) for critic in critics)]:
+        ahead = forward(network, read, passes=parts, first=first(network))
+        if not spec.schedule.whole:
+            work["old"] += ahead
+        for _ in range(spec.num_ppo_epochs):
+            work["update"] += ahead + backward(network, read, passes=parts, first=first(network))
+        size = weights_of(network.config, network.lora)
+        updates = spec.num_ppo_epochs * spec.num_mini_batches
+        work["update"] += optimizer(size.adapter if network.lora else size.total, updates)
+    return {name: one for name, one in work.items() if one != NOTHING}
+
+
+def ppo_speed(mesh: Mesh, spec: PpoSpec, roles: Roles, rows: int, width: int) -> Speed:
+    """Give the numbers of speed of such steps, each as if an answer had its full length."""
+    useful = sum(phase.useful for phase in ppo_work(spec, roles, rows, width).values())
+    step = StepWork(useful, ppo_texts(spec, rows, width).tokens)
+    return speed_of(mesh, spec.policy.config.dtype, lambda _: step)
