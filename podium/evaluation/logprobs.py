@@ -19,6 +19,7 @@ from podium.models.config import NetworkConfig
 from podium.models.lora import LoraSpec
 from podium.models.text import Text
 from podium.parallel import placement
+from podium.parallel.alike import alike
 
 Tree = Any
 
@@ -67,6 +68,7 @@ def _width(rows: Sequence[Sequence[int]]) -> int:
     return -(-max(1, *(len(row) for row in rows)) // WIDTH_STEP) * WIDTH_STEP
 
 
+@functools.partial(alike, "the log-probabilities of answers")
 @functools.partial(jax.jit, static_argnames=("config", "lora", "temperatures"))
 def _sums(
     config: NetworkConfig,

@@ -13,6 +13,7 @@ from podium.generation.decode import Responses, respond
 from podium.generation.sampling import Sampling
 from podium.ops.loops import decode_unrolled
 from podium.parallel import placement
+from podium.parallel.alike import alike
 
 if TYPE_CHECKING:
     from podium.models import Model
@@ -33,6 +34,7 @@ class Completions(NamedTuple):
     prompt_ids: list[list[int]]
 
 
+@functools.partial(alike, "the answers")
 @functools.partial(
     jax.jit, static_argnames=("config", "lora", "max_new_tokens", "sampling", "eos_ids", "pad_id", "unroll")
 )

@@ -15,6 +15,7 @@ from podium.config import PpoConfig
 from podium.models import family
 from podium.models.config import NetworkConfig
 from podium.parallel import placement
+from podium.parallel.alike import alike
 from podium.parallel.rows import rows_apart, slices_apart
 from podium.parallel.sharding import Layout, constrain
 from podium.rlhf.layout import Optimizers, abstract_arrays
@@ -185,7 +186,8 @@ def compile_steps(
     tokenizer's tokens to another's.
     """
     if not isinstance(score, HostScorer):
-        program = jit_steps(spec, optimizers, score, mesh, state, per_call=per_call, sample_rows=sample_rows)
+        jitted = jit_steps(spec, optimizers, score, mesh, state, per_call=per_call, sample_rows=sample_rows)
+        program = alike("the ppo step", jitted)
 
         def together(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
             prompts = placement.place_batch(mesh, batches.at(indices, per_call), dim=1)
@@ -194,10 +196,10 @@ def compile_steps(
 
         return together
     assert per_call == 1, "texts are read between the programs of a step"
-    sample = jax.jit(functools.partial(roll_out, spec))
+    sample = alike("the ppo answers", jax.jit(functools.partial(roll_out, spec)))
     learn_and_log = _logging(functools.partial(learn, spec, dict(optimizers)), sample_rows)
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    update = jax.jit(learn_and_log, donate_argnums=0, out_shardings=(shardings, None))
+    update = alike("the ppo updates", jax.jit(learn_and_log, donate_argnums=0, out_shardings=(shardings, None)))
 
     def step(indices: range, state: PpoState, frozen: Frozen) -> tuple[PpoState, StepLog]:
         prompts = jax.tree.map(lambda x: x[0], batches.at(indices, per_call))

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from podium.parallel import placement
+from podium.parallel.alike import alike
 from podium.rlhf.experience import ScoreScale
 from podium.rlhf.networks import Network
 from podium.rlhf.ppo import ScoreFn
@@ -45,7 +46,7 @@ def scorer(score: ScoreFn | HostScorer, mesh: Mesh) -> Scorer:
     """Give a score of the tokens, or of the texts, as a program of its own."""
     if isinstance(score, HostScorer):
         return score.compiled(mesh)
-    program = jax.jit(score, out_shardings=placement.whole(mesh))
+    program = alike("the scores", jax.jit(score, out_shardings=placement.whole(mesh)))
     return lambda frozen, rows, rollout: program(frozen, rollout)
 
 
@@ -67,7 +68,7 @@ def measure_scores(
     """
     if not samples:
         return ScoreScale.none()
-    sample = jax.jit(functools.partial(roll_out, spec))
+    sample = alike("the answers to normalise on", jax.jit(functools.partial(roll_out, spec)))
     count = -(-samples // batches.size)
     # Apart from the streams of the steps, which split the key.
     keys = jax.random.split(jax.random.fold_in(state.key, count), count)

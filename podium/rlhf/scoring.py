@@ -9,6 +9,7 @@ import numpy as np
 
 from podium.models.packing import Example, Packed, enclosing, for_rows, pack, size
 from podium.parallel import placement
+from podium.parallel.alike import alike
 from podium.rlhf.comparisons import WIDTH_STEP
 from podium.rlhf.networks import Network
 from podium.training.progress import Progress
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from podium.models import Model
 
 
+@functools.partial(alike, "the scores")
 @functools.partial(jax.jit, static_argnames="network")
 def _scores(network: Network, weights: Any, packed: Packed, ends: Any) -> jax.Array:
     return network.packed_scores({}, weights, packed, ends)[:, 0]

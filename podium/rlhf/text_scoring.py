@@ -17,6 +17,7 @@ from podium.errors import UserError
 from podium.models import Model
 from podium.models.packing import Example, Packed, enclosing, pack, size
 from podium.parallel import distributed, placement
+from podium.parallel.alike import alike
 from podium.rlhf.networks import Network
 from podium.rlhf.rollout import Rollout
 from podium.rlhf.scoring import encode_text
@@ -111,9 +112,10 @@ class TextScorer(HostScorer):
     decode: Callable[[list[int]], str]
 
     def compiled(self, mesh: Mesh) -> Scorer:
-        program = jax.jit(
-            lambda frozen, packed, ends: self.network.packed_scores(frozen.bases, frozen.reward, packed, ends)[:, 0]
-        )
+        def scores(frozen: Frozen, packed: Packed, ends: jax.Array) -> jax.Array:
+            return self.network.packed_scores(frozen.bases, frozen.reward, packed, ends)[:, 0]
+
+        program = alike("the scores of texts", jax.jit(scores))
 
         def score(frozen: Frozen, rows: Sequence[int], rollout: Rollout) -> jax.Array:
             answers = rollout.text.response_ids, rollout.response_mask, rollout.finished

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from podium.parallel import placement
+from podium.parallel.alike import alike
 from podium.parallel.sharding import tree_shardings
 from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.optimizer import optimizer_shardings
@@ -79,7 +80,7 @@ def fit(
 
     `state` is donated and keeps its layout; `batches(index)` gives the placed arrays of a step. Raises as `run_loop`.
     """
-    compiled = jit_step(step, state)
+    compiled = alike(f"the {monitor.label} step", jit_step(step, state))
 
     def steps(indices: range, state: State) -> tuple[State, Scalars, None]:
         state, scalars = compiled(state, frozen, batches(indices[0]))

@@ -68,5 +68,13 @@ def test_the_first_process_keeps_rows_that_others_hold(folders: tuple[Path, Path
         assert second == first | inexact
 
 
+def test_a_program_that_differs_is_named_before_it_runs(folders: tuple[Path, Path]) -> None:
+    """By a constant; in a run of one process there is nothing to compare."""
+    one, two = (folder / "differs.txt" for folder in folders)
+    assert not one.exists()
+    said = two.read_text()
+    assert said.startswith("process 1 (") and "process 0" in said and "its program of the sums is another one" in said
+
+
 def test_two_processes_save_one_checkpoint(folders: tuple[Path, Path]) -> None:
     assert (folders[1] / "checkpoints" / "10").is_dir()

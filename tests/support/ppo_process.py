@@ -6,14 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from podium.cli.ending import conclude
 from podium.config import CriticConfig, PpoConfig
 from podium.data.records import PromptRecord
+from podium.errors import UserError
 from podium.models import Model
 from podium.models.family import init_params
 from podium.models.heads import init_head
-from podium.parallel import distributed
+from podium.parallel import distributed, placement
+from podium.parallel.alike import alike
 from podium.parallel.launch import read_launch
 from podium.parallel.mesh import make_mesh
 from podium.rlhf.ppo_training import PpoRun, train_ppo
@@ -53,6 +57,18 @@ def train(folder: Path) -> None:
         own = aside or folder
         run = PpoRun(config, 0, mesh, own, str(folder / "checkpoints"), "same", own / "rollouts.jsonl")
         train_ppo(policy, reward, prompts, run)
+        differ(mesh, own)
+
+
+def differ(mesh: Mesh, folder: Path) -> None:
+    """Give each process another constant in a program of all, and note what is said of it."""
+    rows = placement.place_batch(mesh, np.zeros(2, np.float32))
+    mine = float(distributed.index())
+    program = alike("the sums", jax.jit(lambda x: (x + mine).sum()))
+    try:
+        program(rows)
+    except UserError as error:
+        (folder / "differs.txt").write_text(str(error), encoding="utf-8")
 
 
 if __name__ == "__main__":
