@@ -234,6 +234,10 @@ def _resolve_paths(document: Document) -> None:
             data[name] = _absolute_sources(document, ("data", name), data[name])
     for keys in _MODELS:
         _resolve_model(document, keys)
+    platform = document.data.get("platform")
+    cache = platform.get("compilation_cache") if isinstance(platform, dict) else None
+    if isinstance(platform, dict) and isinstance(cache, str) and cache not in ("auto", "none"):
+        platform["compilation_cache"] = _absolute(document, ("platform", "compilation_cache"), cache)
 
 
 def _resolve_model(document: Document, keys: Keys) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from podium.config.base import AxisSize, Positive, PositiveFloat, Section, fail
-from podium.config.places import Image, Service, Store
+from podium.config.places import Image, Location, Service, Store
 from podium.config.stage_table import StageName
 
 
@@ -127,6 +127,12 @@ class PlatformConfig(Section):
         None,
         description="Seconds that a call of steps may take with several processes, before all end and may be started "
         "again; null: ten times the median, at least 600.",
+    )
+    compilation_cache: Location = Field(
+        "auto",
+        description="Where compiled programs are kept for a stage that is started again: a folder or URI (gs:// or "
+        "s3://) that all its processes see; none; or auto: STORAGE/cache where STORAGE is set, else beside the "
+        "checkpoints until the stage is complete.",
     )
     image: Image | None = Field(None, description="Trainer image; null takes the one released with this version.")
     resources: dict[StageName, Resources] = Field({}, description="What each stage asks for, by stage name.")

@@ -17,7 +17,7 @@ from podium.config.stages import EvaluationConfig, ExportConfig, RewardConfig, S
 _SAVING = ("save_steps", "save_minutes")
 _PARTS = ("per_device_batch_size", "gradient_accumulation_steps")
 # What of `platform` a stage is told.
-_PLATFORM = ("mesh", "start_timeout", "heartbeat_timeout", "step_timeout")
+_PLATFORM = ("mesh", "start_timeout", "heartbeat_timeout", "step_timeout", "compilation_cache")
 
 
 class PodiumConfig(Section):
@@ -64,7 +64,7 @@ def edges_of(config: PodiumConfig) -> dict[str, dict[str, str]]:
 def stage_config(config: PodiumConfig, stage: str) -> dict[str, Any]:
     """Return what `stage` reads, ready for JSON: a change elsewhere leaves its cache alone.
 
-    Only `prepare` sees the names of the data files; of `platform` a stage sees the mesh and its limits of time.
+    Only `prepare` sees the names of the data files; of `platform` a stage sees what concerns its processes.
     """
     dump = config.model_dump(mode="json")
     spec = STAGE_TABLE[stage]

@@ -1,10 +1,15 @@
 """Say in words what computes: for reports that people read."""
 
+import hashlib
 import os
+import platform
 from collections import Counter
 from pathlib import Path
 
 import jax
+
+# What Linux says of a processor's kind: of x86, and of ARM.
+_KIND = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CPU variant", "CPU part", "Features")
 
 
 def hardware() -> str:
@@ -17,8 +22,20 @@ def hardware() -> str:
     return ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
 
 
+def processor_digest() -> str:
+    """Name this machine's kind of processor, with all that it can do: programs for one may fail on another."""
+    kind = [platform.machine(), *(_of_processor(name) for name in _KIND)]
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
+
+
 def _processor() -> str:
     """Return the processor's name where the kernel tells it."""
+    return _of_processor("model name")
+
+
+def _of_processor(name: str) -> str:
+    """Return what the kernel says of the first processor, nothing where it does not."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for field, _, value in fields if field.strip() == name), "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from podium.errors import UserError
 from podium.stages.io import StageIO, target
-from podium.stages.manifest import MANIFEST, WORK, Manifest, first_damage, parse_manifest, read_manifest
+from podium.stages.manifest import COMPILED, MANIFEST, WORK, Manifest, first_damage, parse_manifest, read_manifest
 from podium.storage import remote
 from podium.storage.files import write_text
 from podium.storage.staging import remove_leftovers
@@ -49,9 +49,9 @@ class Here:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Tell whether there is work in progress beyond the note."""
+        """Tell whether there is work in progress beyond the note and compiled programs."""
         work = self.path / WORK
-        return work.is_dir() and any(not path.name.startswith(NOTE) for path in work.iterdir())
+        return work.is_dir() and any(not path.name.startswith((NOTE, COMPILED)) for path in work.iterdir())
 
     @property
     def is_foreign(self) -> bool:
@@ -144,8 +144,9 @@ class There:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Tell whether there is work in progress beyond the note."""
-        return any(name.startswith(f"{WORK}/") and name != f"{WORK}/{NOTE}" for name in self.states)
+        """Tell whether there is work in progress beyond the note and compiled programs."""
+        apart = (f"{WORK}/{NOTE}", f"{WORK}/{COMPILED}/")
+        return any(name.startswith(f"{WORK}/") and not name.startswith(apart) for name in self.states)
 
     @property
     def is_foreign(self) -> bool:

@@ -22,6 +22,8 @@ from podium.version import __version__
 T = TypeVar("T")
 # What a stage keeps in an output until it is complete: checkpoints, and the note that says whose they are.
 WORK = ".work"
+# And there, the programs that it has compiled (`podium.stages.compiled`), for whoever starts it again.
+COMPILED = "compiled"
 # The digests of configured models, beside those of inputs, have the names that they have in the config.
 MODEL, REWARD_MODEL = "model.name_or_path", "reward.model.name_or_path"
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")

@@ -23,8 +23,9 @@ from podium.config import (
 )
 from podium.errors import UserError
 from podium.models.weights.identity import model_digest
-from podium.parallel import distributed
+from podium.parallel import compiled, distributed
 from podium.stages.batch import with_batch
+from podium.stages.compiled import place_of_programs
 from podium.stages.found import Output, look
 from podium.stages.io import Result, StageIO
 from podium.stages.manifest import (
@@ -84,8 +85,10 @@ def run_stage(
                 # One process does it; the others wait for as long as it takes.
                 alone = distributed.lead(lambda: task.finish(program(config, io)), limit=math.inf)
                 return Result(**alone), False
+            programs = place_of_programs(config, io, task.folders, say)
             with distributed.folder_of_followers() as folder:
-                result = program(config, io if folder is None else io.aside(folder))
+                with compiled.kept_in(programs, say):
+                    result = program(config, io if folder is None else io.aside(folder))
                 return Result(**distributed.lead(lambda: task.finish(result), limit=_WRITING_S)), False
     except UserError:
         raise

@@ -333,7 +333,7 @@ def test_a_stage_sees_neither_files_nor_places_that_it_has_no_use_for() -> None:
         "gates": {"evaluation"},
     }
     assert parts["reward"]["ppo"] == {"max_new_tokens": 64}, "the rest of ppo would make reward run again for nothing"
-    limits = {"start_timeout": 300.0, "heartbeat_timeout": 100, "step_timeout": None}
+    limits = {"start_timeout": 300.0, "heartbeat_timeout": 100, "step_timeout": None, "compilation_cache": "auto"}
     mesh = {"slice": -1, "data": 1, "fsdp": -1, "tensor": 2, "rollout": None}
     assert parts["ppo"]["platform"] == {"mesh": mesh} | limits
     assert parts["prepare"]["data"]["preferences"] == [{"path": "/x.jsonl", "format": "auto"}]
@@ -446,6 +446,13 @@ def test_a_model_is_a_path_only_where_something_is_there(tmp_path: Path, monkeyp
         config = load_config("rlhf.yaml")
         assert config.reward.model is not None
         assert config.model.name_or_path == config.reward.model.name_or_path == expected
+
+
+def test_the_folder_of_compiled_programs_is_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, expected in {"programs": str(tmp_path / "programs"), "gs://b/p": "gs://b/p", "none": "none"}.items():
+        (tmp_path / "rlhf.yaml").write_text(with_model(f"platform: {{compilation_cache: {name}}}"))
+        assert load_config("rlhf.yaml").platform.compilation_cache == expected
 
 
 def test_fine_tuning_is_a_stage_where_it_has_a_section() -> None:
