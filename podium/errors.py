@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 
@@ -51,12 +51,8 @@ FULL = {
     errno.EFBIG: "a file would be larger than ulimit -f or this disk allows; raise the limit",
 }
 # Safetensors and TensorStore wrap the operating system's error and keep only its text.
-_FULL_TEXTS = {
-    **{os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT)},
-    **{f"os_error_code='{number}'": number for number in FULL},
-    **{f"(os error {number})": number for number in FULL},
-    **{f"code: {number}, kind:": number for number in FULL},
-}
+_TEXTS = ("os_error_code='{}'", "(os error {})", "code: {}, kind:")
+_FULL_TEXTS = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT)}
 # What the operating system says of a path that its user can mend. A file that is not there is left out: where a user
 # names one, the code says so itself, and where none does, it is our fault.
 _OF_A_PATH = FULL | {
@@ -132,11 +128,24 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def why_full(error: BaseException) -> str | None:
     """Return why an error says that nothing more can be written, whatever library reports it, or None."""
     for item in chain(error):
-        if isinstance(item, OSError) and item.errno in FULL:
-            return FULL[item.errno]
         for text, number in _FULL_TEXTS.items():
             if text in str(item):
                 return FULL[number]
+    return _why(error, FULL)
+
+
+def why_unwritable(error: BaseException) -> str | None:
+    """Return why an error says that a place cannot be written, whatever library reports it, or None."""
+    return why_full(error) or _why(error, _OF_A_PATH | {errno.ENOENT: "the folder is gone; put it back"})
+
+
+def _why(error: BaseException, reasons: Mapping[int, str]) -> str | None:
+    for item in chain(error):
+        if isinstance(item, OSError) and item.errno is not None and item.errno in reasons:
+            return reasons[item.errno]
+        for number, reason in reasons.items():
+            if any(text.format(number) in str(item) for text in _TEXTS):
+                return reason
     return None
 
 

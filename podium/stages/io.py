@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Result", "StageIO", "is_complete", "read_manifest", "write_manifest"]
 
 METRICS_FILE = "metrics.json"
+# Stores that Orbax or TensorStore write themselves, and what they call them.
+_KEEPS_CHECKPOINTS = {"gs": "gs", "gcs": "gs", "s3": "s3", "s3a": "s3"}
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,19 @@ class StageIO:
     def work(self, name: str) -> str:
         """Return where a stage keeps checkpoints while it writes a folder output: in it, so that they outlive a kill.
 
-        They are removed when the stage is complete. For gs:// it is a URI, which Orbax writes itself; other stores
-        keep checkpoints on this machine.
+        They are removed when the stage is complete. For gs:// and s3:// it is a URI, where another machine finds them.
+
+        Raises:
+            UserError: The output is behind a URI where checkpoints cannot be kept.
         """
         place = self.place(name) if self._checkpoints is None else self._checkpoints.place(name)
-        if place.startswith("gs://"):
-            return f"{place.rstrip('/')}/{WORK}"
+        scheme, _, path = place.rstrip("/").partition("://")
+        if remote.is_remote(place) and scheme in _KEEPS_CHECKPOINTS:
+            return f"{_KEEPS_CHECKPOINTS[scheme]}://{path}/{WORK}"
+        if remote.is_remote(place) and scheme != remote.IN_MEMORY:
+            raise UserError(
+                f"output {name}: {scheme}:// keeps no checkpoints; name a gs:// or s3:// URI, or a folder"
+            )
         if self._checkpoints is not None and not remote.is_remote(place):
             return str(target(place) / WORK)
         return str(self.output(name) / WORK)

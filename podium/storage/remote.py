@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from podium.config import paths
 from podium.errors import UserError, expanded, install, why_full
@@ -21,6 +22,8 @@ IN_MEMORY = "memory"
 # In the order of how surely they are of the contents alone.
 _CHECKSUMS = ("crc32c", "md5Hash", "ETag", "etag")
 _EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
+# Amazon's own service: its clients know the endpoint of a region.
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 # What tells one writing of a file from another where the store keeps no checksum.
 _WRITINGS = ("generation", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -203,10 +206,26 @@ def remove(uri: str) -> None:
     """
     system, root = _open(uri)
     try:
+        # Others write there, too.
+        system.invalidate_cache()
         if system.exists(root):
             system.rm(root, recursive=True)
     except Exception as error:
         raise _failed("output", root.rpartition("/")[2], uri, error) from error
+
+
+def s3_service(uri: str) -> dict[str, str]:
+    """Return where the client of an s3:// URI turns to, as TensorStore names it: `aws_region`, and `endpoint` if set.
+
+    Raises:
+        UserError: There is no client for it.
+    """
+    system, _ = _open(uri)
+    told = system.s3.meta
+    service = {"aws_region": told.region_name or "us-east-1"}
+    if not (urlsplit(told.endpoint_url).hostname or "").endswith(_AWS):
+        service["endpoint"] = told.endpoint_url
+    return service
 
 
 def _checksum(info: Mapping[str, Any]) -> str:

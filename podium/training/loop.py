@@ -2,7 +2,7 @@
 
 A call of one step, or of several, is dispatched before the numbers of the one before it are read, so that the device
 never waits for the host. Then those numbers are checked: a state is saved only after its own numbers were found good.
-Do not reorder.
+Its bytes are written while the next steps run. Do not reorder.
 """
 
 import hashlib
@@ -114,6 +114,7 @@ def run_loop(
                 if pending is not None:
                     reporter.report(*pending)
                     profiler.after(indices.start)
+                saved.check()
                 pending, done = (indices, scalars, after), indices.stop
                 due = done % config.save_steps == 0
                 # The clock is process 0's: two that disagree would wait for each other.
@@ -125,11 +126,12 @@ def run_loop(
                 pending, stop = None, stop or signals.asked
                 if stop or done < total:
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
-                    saved.save(done, state, {"fingerprint": run.fingerprint})
-                    saved_at = time.monotonic()
                     clock.pause()
                     steady.pause()
+                    saved.save(done, state, {"fingerprint": run.fingerprint})
+                    saved_at = time.monotonic()
                 if stop:
+                    saved.wait()
                     raise Stopped(label, done, total)
     return state
 

@@ -406,10 +406,15 @@ def test_a_store_without_its_client_says_what_to_install(monkeypatch: pytest.Mon
         StageIO({"prompts": "gs://bucket/x"}, {}).input("prompts")
 
 
-def test_checkpoints_of_a_bucket_are_in_the_bucket_where_orbax_can_write_it() -> None:
-    io = StageIO({}, {"policy": "gs://bucket/policy/", "rollouts": "s3://bucket/rollouts"})
+def test_checkpoints_of_a_bucket_are_in_the_bucket() -> None:
+    places = {"policy": "gs://bucket/policy/", "model": "gcs://bucket/model", "rollouts": "s3://bucket/rollouts"}
+    io = StageIO({}, places | {"samples": "s3a://bucket/samples", "metrics": "hf://models/me/metrics"})
     assert io.work("policy") == "gs://bucket/policy/.work"
-    assert Path(io.work("rollouts")).is_absolute()
+    assert io.work("model") == "gs://bucket/model/.work"
+    assert io.work("rollouts") == io.aside("/tmp").work("rollouts") == "s3://bucket/rollouts/.work"
+    assert io.work("samples") == "s3://bucket/samples/.work"
+    with pytest.raises(UserError, match=r"output metrics: hf:// keeps no checkpoints; name a gs:// or s3:// URI"):
+        io.work("metrics")
 
 
 def test_a_manifest_written_twice_has_the_same_bytes(tmp_path: Path) -> None:

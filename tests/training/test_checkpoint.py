@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from podium.errors import UserError
 from podium.training.checkpoint import Checkpoints
+from podium.training.quiet import Quiet
+from support.s3_server import S3Server
 
 
 def make_state(scale=1.0):
@@ -44,10 +47,27 @@ def is_key(x):
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def test_what_comes_back_is_equal_to_the_bit(tmp_path):
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+@pytest.fixture
+def store(monkeypatch):
+    """A server of s3://, to which the clients of this process turn."""
+    with S3Server() as server:
+        server.use(monkeypatch)
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path):
+    """Where checkpoints are kept."""
+    if request.param == "s3":
+        request.getfixturevalue("store")
+        return "s3://runs/policy/.work/checkpoints"
+    return str(tmp_path / "checkpoints")
+
+
+def test_what_comes_back_is_equal_to_the_bit(place):
+    with Checkpoints(place, keep=1) as checkpoints:
         checkpoints.save(3, make_state(), {"epoch": 2, "rng": [1, 2], "name": "a"})
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with Checkpoints(place, keep=1) as checkpoints:
         restored = checkpoints.restore_latest(make_state(scale=0.0))
     assert restored.step == 3
     assert restored.extra == {"epoch": 2, "rng": [1, 2], "name": "a"}
@@ -56,21 +76,82 @@ def test_what_comes_back_is_equal_to_the_bit(tmp_path):
     assert bits(restored.state) != bits(make_state(scale=2.0))
 
 
-def test_there_may_be_nothing_to_restore(tmp_path):
-    with Checkpoints(tmp_path / "new", keep=1) as checkpoints:
+def test_there_may_be_nothing_to_restore(place):
+    with Checkpoints(place, keep=1) as checkpoints:
         assert checkpoints.restore_latest(make_state()) is None
 
 
-def test_the_newest_are_kept_and_the_newest_is_restored(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+def test_the_newest_are_kept_and_the_newest_is_restored(place):
+    with Checkpoints(place, keep=2) as checkpoints:
         for step in (9, 10, 100):
             checkpoints.save(step, {"x": jnp.float32(step)}, {})
         assert checkpoints.steps == [10, 100]
         assert checkpoints.restore_latest({"x": jnp.float32(0)}).state["x"] == 100
+    with Checkpoints(place, keep=2) as checkpoints:
+        assert checkpoints.steps == [10, 100]
+
+
+@pytest.mark.parametrize("axes", [("fsdp",), ()])
+def test_steps_that_run_during_a_save_do_not_reach_into_it(place, store, axes):
+    """They write their results into the arrays of the state that is being saved: its bytes are on their way yet."""
+    mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
+    start = np.random.default_rng(0).normal(size=(2048, 1024)).astype(np.float32)
+    state = {"x": jax.device_put(start, NamedSharding(mesh, PartitionSpec(*axes))), "alone": jnp.asarray(start)}
+    step = jax.jit(lambda state: jax.tree.map(lambda x: 0.5 * x + 1.0, state), donate_argnums=0)
+    store.refuses = lambda method, name: time.sleep(0.1 * (method == "PUT"))
+    with Checkpoints(place, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+        for _ in range(4):
+            state = jax.block_until_ready(step(state))
+        restored = checkpoints.restore_latest(state).state
+    for name in ("x", "alone"):
+        assert np.asarray(restored[name]).tobytes() == start.tobytes()
+        assert np.asarray(state[name]).tobytes() != start.tobytes()
+
+
+def test_the_extra_values_are_those_of_the_save(place):
+    extra = {"rng": [1, 2]}
+    with Checkpoints(place, keep=1) as checkpoints:
+        checkpoints.save(1, {"x": jnp.float32(1)}, extra)
+        extra["rng"][0] = 5
+        assert checkpoints.restore_latest({"x": jnp.float32(0)}).extra == {"rng": [1, 2]}
+
+
+@pytest.mark.parametrize("lost", ["complete.json", "x/c/0"])
+def test_a_save_that_does_not_reach_a_store_is_told_and_never_taken_for_one(store, monkeypatch, lost):
+    monkeypatch.setattr("podium.training.object_store._RETRIES", {"max_retries": 1})
+    place, state = "s3://runs/policy", {"x": jnp.ones(3)}
+    with Checkpoints(place, keep=2) as checkpoints:
+        checkpoints.save(1, state, {})
+        checkpoints.wait()
+        store.refuses = lambda method, name: method == "PUT" and name == f"runs/policy/2/{lost}"
+        checkpoints.save(2, {"x": state["x"] + 1}, {})
+        with pytest.raises(UserError, match="s3://runs/policy: the checkpoint of step 2 cannot be written") as caught:
+            checkpoints.wait()
+        assert "the checkpoint of step 1 is intact" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not [name for name in store.objects if name.startswith("runs/policy/2/")]
+
+
+def test_what_a_killed_save_left_in_a_store_goes_with_the_next_run(store):
+    place, state = "s3://runs/policy", {"x": jnp.ones(3)}
+    with Checkpoints(place, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state, {})
+    del store.objects["runs/policy/2/complete.json"]
+    with Checkpoints(place, keep=2) as checkpoints:
+        assert checkpoints.restore_latest(state).step == 1
+    assert all(name.startswith("runs/policy/1/") for name in store.objects)
+
+
+def test_a_store_that_is_not_there_is_said_before_the_first_step(store, monkeypatch):
+    store.refuses = lambda method, name: True
+    with pytest.raises(UserError, match="s3://runs/policy cannot be reached"):
+        Checkpoints("s3://runs/policy", keep=2)
 
 
 @pytest.mark.parametrize("axes", [("fsdp", None), (None, "tensor"), (None, None)])
-def test_a_state_comes_back_in_the_layout_asked_for(tmp_path, axes):
+def test_a_state_comes_back_in_the_layout_asked_for(place, axes):
     before = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
     after = jax.make_mesh((2, 4), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     state = make_state()
@@ -81,7 +162,7 @@ def test_a_state_comes_back_in_the_layout_asked_for(tmp_path, axes):
         "kernel": jax.ShapeDtypeStruct(rows.shape, rows.dtype, sharding=wanted),
         "key": jax.ShapeDtypeStruct((), state["key"].dtype, sharding=whole),
     }
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with Checkpoints(place, keep=1) as checkpoints:
         checkpoints.save(1, {"kernel": rows, "key": state["key"]}, {})
         restored = checkpoints.restore_latest(abstract).state
     assert restored["kernel"].sharding == wanted
@@ -98,9 +179,9 @@ def test_a_state_comes_back_in_the_layout_asked_for(tmp_path, axes):
         ({"params": {}}, r"params\.kernel is float32\[8, 4\] there and absent here"),
     ],
 )
-def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, change, message):
+def test_a_checkpoint_of_another_model_is_refused_by_name(place, change, message):
     state = {"params": {"kernel": jnp.ones((8, 4))}, "key": jax.random.key(0)}
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with Checkpoints(place, keep=1) as checkpoints:
         checkpoints.save(4, state, {})
         with pytest.raises(UserError, match=message) as caught:
             checkpoints.restore_latest(state | change)
@@ -109,15 +190,15 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, change, mess
     assert "\n" not in str(caught.value)
 
 
-# The extra values are written last. Reading this one ends the process there, as a kill would: no handler runs.
+# Writing the extra values ends the process there, as a kill would: no handler runs.
 RUN = """
 import os, signal, sys
 import jax, jax.numpy as jnp, optax
+import orbax.checkpoint as ocp
 from podium.training.checkpoint import Checkpoints
 
-class Bomb(dict):
-    def items(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+async def explode(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 folder, last, bomb = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 optimizer = optax.adam(0.1)
@@ -135,7 +216,10 @@ with Checkpoints(folder, keep=2) as checkpoints:
     print("from", first)
     for number in range(first, last + 1):
         state = step(state)
-        checkpoints.save(number, state, {"bomb": Bomb(a=1) if number == bomb else {}})
+        if number == bomb:
+            checkpoints.wait()
+            ocp.JsonCheckpointHandler._save_fn = explode
+        checkpoints.save(number, state, {})
 print("end", state["x"].tobytes().hex() if hasattr(state["x"], "tobytes") else bytes(state["x"].__array__()).hex())
 """
 
@@ -170,9 +254,13 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 state = {"x": jax.random.normal(jax.random.key(0), (1_000_000,))}
 with Checkpoints(sys.argv[1], keep=2) as checkpoints:
     checkpoints.save(1, state, {"a": 1})
+    checkpoints.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     try:
         checkpoints.save(2, {"x": state["x"] + 1}, {"a": 2})
+        ask = getattr(checkpoints, sys.argv[2])
+        while not ask():
+            pass
     except UserError as error:
         print(error)
     print(os.listdir(sys.argv[1]))
@@ -184,9 +272,11 @@ with Checkpoints(sys.argv[1], keep=2) as checkpoints:
 """
 
 
-def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
+@pytest.mark.parametrize("asked", ["wait", "check"])
+def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path, asked):
     folder = tmp_path / "run"
-    ended = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, timeout=100)
+    command = [sys.executable, "-c", FULL, str(folder), asked]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
     message, left, intact, again = ended.stdout.splitlines()
     assert message.startswith(f"{folder}: no room for the checkpoint of step 2 (4 MB)")
@@ -198,30 +288,27 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
-def test_writes_that_end_after_a_failed_save_say_nothing(tmp_path, monkeypatch, caplog):
+def test_writes_that_end_after_a_failed_save_say_nothing(monkeypatch, caplog):
     """Writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each, or fail unheard."""
     said = []
     asyncio = logging.getLogger("asyncio")
     monkeypatch.setattr(asyncio, "filters", [])
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
-
-        def fail(*_, **__):
-            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
-            raise ValueError("RESOURCE_EXHAUSTED: Error writing [os_error_code='28']")
-
-        checkpoints.save(1, {"x": jnp.ones(2)}, {})
-        assert sys.unraisablehook.__name__ == "<lambda>"
-        monkeypatch.setattr(checkpoints._manager, "save", fail)
-        with pytest.raises(UserError, match="No space left on the disk; free some, or choose another output folder"):
-            checkpoints.save(2, {"x": jnp.ones(2)}, {})
-        for text in ("Event loop is closed", "something else"):
-            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
-        for kind in ("Future", "Task", "_GatheringFuture"):
-            asyncio.error(f"{kind} exception was never retrieved\nfuture: <{kind} finished>")
-        asyncio.error("another thing")
+    quiet = Quiet()
+    for end in (quiet.end, quiet.fail):
+        quiet.begin()
+        logging.getLogger("absl").error("a failed write, with its stack")
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+        end()
+        assert (sys.unraisablehook.__name__ == "<lambda>") == (end == quiet.end)
+    for text in ("Event loop is closed", "something else"):
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    for kind in ("Future", "Task", "_GatheringFuture"):
+        asyncio.error(f"{kind} exception was never retrieved\nfuture: <{kind} finished>")
+    asyncio.error("another thing")
+    logging.getLogger("absl").error("of another save")
     assert said == ["something else"]
-    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == ["another thing"]
+    assert [record.getMessage() for record in caplog.records] == ["another thing", "of another save"]
 
 
 def test_other_failures_keep_their_own_type(tmp_path):

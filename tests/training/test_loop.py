@@ -1,13 +1,17 @@
 """podium.training.loop: what a step reports arrives whole, in order, and before a checkpoint that relies on it."""
 
+import asyncio
+import errno
 import itertools
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from podium.config.training import TrainingConfig
@@ -18,6 +22,7 @@ from podium.training.loop import Monitor, TrainingRun, run_loop
 from podium.training.metrics import read_metrics, without_clock
 from podium.training.scalars import Scalars, reporting
 from support.events import event_steps
+from support.s3_server import S3Server
 
 
 def count(state, *_):
@@ -42,10 +47,10 @@ def run(folder, *, total=5, per_call=1, calls=None, **options):
     return float(state["count"])
 
 
-def settings(folder, *, fingerprint="same", **rhythm):
+def settings(folder, *, fingerprint="same", checkpoints=None, **rhythm):
     config = TrainingConfig(**({"save_steps": 2, "save_minutes": 60.0, "logging_steps": 1} | rhythm))
     mesh = make_mesh(devices=jax.devices()[:1])
-    return TrainingRun(config, 0, mesh, folder, str(folder / "checkpoints"), fingerprint)
+    return TrainingRun(config, 0, mesh, folder, checkpoints or str(folder / "checkpoints"), fingerprint)
 
 
 def test_a_line_holds_the_numbers_of_its_step_and_what_was_known_of_it(tmp_path):
@@ -138,6 +143,70 @@ def test_a_checkpoint_is_due_by_steps_or_by_minutes(tmp_path, monkeypatch):
     run(tmp_path, total=16, per_call=2, save_steps=12, save_minutes=11.0)
     # Asked once a call, and once more after a save.
     assert saved == [6, 12]
+
+
+def test_steps_run_while_a_checkpoint_is_written_and_the_last_one_is_waited_for(tmp_path, monkeypatch):
+    """The first write goes on until the next step has been reported, the second until after the last one."""
+    write, reported, seen = ocp.JsonCheckpointHandler._save_fn, threading.Event(), []
+
+    async def slowly(self, *arguments):
+        seen.append(await asyncio.to_thread(reported.wait, 20) and len(seen))
+        await asyncio.sleep(0.5 * len(seen))
+        await write(self, *arguments)
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", slowly)
+    assert run(tmp_path, total=5, check=lambda done, _: done == 3 and reported.set()) == 5
+    assert seen == [0, 1]
+    assert checkpoints_of(tmp_path) == [2, 4]
+
+
+def fill_disk(monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", fail)
+
+
+@pytest.mark.parametrize(("total", "save_steps"), [(3, 2), (100, 50)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeypatch, total, save_steps):
+    """Before the next checkpoint is due; at the end of a run, too."""
+    fill_disk(monkeypatch)
+    calls = []
+
+    def check(done, _):
+        time.sleep(0.05 * (done > save_steps))
+
+    with pytest.raises(UserError, match=f"no room for the checkpoint of step {save_steps} .* there is no earlier one"):
+        run(tmp_path, total=total, save_steps=save_steps, calls=calls, check=check)
+    assert len(calls) < 100
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_stopped_run_does_not_say_that_it_was_saved_where_it_was_not(tmp_path, monkeypatch):
+    fill_disk(monkeypatch)
+
+    def check(done, _):
+        if done == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(UserError, match="no room for the checkpoint of step 2"):
+        run(tmp_path, save_steps=100, check=check)
+
+
+def test_a_run_in_a_store_goes_on_on_another_machine(tmp_path, monkeypatch):
+    """Nothing is left of the first one's disk."""
+
+    def stop(done, _):
+        if done == 4:
+            raise UserError("stop")
+
+    with S3Server() as server:
+        server.use(monkeypatch)
+        with pytest.raises(UserError, match="stop"):
+            run(tmp_path / "first", check=stop, checkpoints="s3://runs/policy/.work/checkpoints")
+        calls = []
+        assert run(tmp_path / "second", calls=calls, checkpoints="s3://runs/policy/.work/checkpoints") == 5
+    assert calls == [range(2, 3), range(3, 4), range(4, 5)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
