@@ -121,9 +121,7 @@ class StageIO:
         if remote.is_remote(place) and scheme in _KEEPS_CHECKPOINTS:
             return f"{_KEEPS_CHECKPOINTS[scheme]}://{path}/{WORK}"
         if remote.is_remote(place) and scheme != remote.IN_MEMORY:
-            raise UserError(
-                f"output {name}: {scheme}:// keeps no checkpoints; name a gs:// or s3:// URI, or a folder"
-            )
+            raise UserError(f"output {name}: {scheme}:// keeps no checkpoints; name a gs:// or s3:// URI, or a folder")
         if self._checkpoints is not None and not remote.is_remote(place):
             return str(target(place) / WORK)
         return str(self.output(name) / WORK)
