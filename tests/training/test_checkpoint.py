@@ -1,5 +1,6 @@
 """podium.training.checkpoint: bit-equal states, other layouts, kills, full disks, other models."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -109,9 +111,15 @@ def test_steps_that_run_during_a_save_do_not_reach_into_it(place, store, axes):
         assert np.asarray(state[name]).tobytes() != start.tobytes()
 
 
-def test_the_extra_values_are_those_of_the_save(place):
-    extra = {"rng": [1, 2]}
-    with Checkpoints(place, keep=1) as checkpoints:
+def test_the_extra_values_are_those_of_the_save(tmp_path, monkeypatch):
+    write, extra = ocp.JsonCheckpointHandler._save_fn, {"rng": [1, 2]}
+
+    async def late(*arguments):
+        await asyncio.sleep(0.3)
+        await write(*arguments)
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", late)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"x": jnp.float32(1)}, extra)
         extra["rng"][0] = 5
         assert checkpoints.restore_latest({"x": jnp.float32(0)}).extra == {"rng": [1, 2]}
@@ -291,8 +299,8 @@ def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path, ask
 def test_writes_that_end_after_a_failed_save_say_nothing(monkeypatch, caplog):
     """Writes of a checkpoint on a full disk end after the loop of asyncio, with a trace each, or fail unheard."""
     said = []
-    asyncio = logging.getLogger("asyncio")
-    monkeypatch.setattr(asyncio, "filters", [])
+    logger = logging.getLogger("asyncio")
+    monkeypatch.setattr(logger, "filters", [])
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
     quiet = Quiet()
     for end in (quiet.end, quiet.fail):
@@ -304,8 +312,8 @@ def test_writes_that_end_after_a_failed_save_say_nothing(monkeypatch, caplog):
     for text in ("Event loop is closed", "something else"):
         sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
     for kind in ("Future", "Task", "_GatheringFuture"):
-        asyncio.error(f"{kind} exception was never retrieved\nfuture: <{kind} finished>")
-    asyncio.error("another thing")
+        logger.error(f"{kind} exception was never retrieved\nfuture: <{kind} finished>")
+    logger.error("another thing")
     logging.getLogger("absl").error("of another save")
     assert said == ["something else"]
     assert [record.getMessage() for record in caplog.records] == ["another thing", "of another save"]

@@ -150,27 +150,28 @@ def test_steps_run_while_a_checkpoint_is_written_and_the_last_one_is_waited_for(
     write, reported, seen = ocp.JsonCheckpointHandler._save_fn, threading.Event(), []
 
     async def slowly(self, *arguments):
-        seen.append(await asyncio.to_thread(reported.wait, 20) and len(seen))
-        await asyncio.sleep(0.5 * len(seen))
+        seen.append(await asyncio.to_thread(reported.wait, 20))
+        await asyncio.sleep(0.5)
         await write(self, *arguments)
 
     monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", slowly)
     assert run(tmp_path, total=5, check=lambda done, _: done == 3 and reported.set()) == 5
-    assert seen == [0, 1]
+    assert seen == [True, True]
     assert checkpoints_of(tmp_path) == [2, 4]
 
 
-def fill_disk(monkeypatch):
+def fill_disk(monkeypatch, *, after=0.0):
     async def fail(*_):
+        await asyncio.sleep(after)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", fail)
 
 
-@pytest.mark.parametrize(("total", "save_steps"), [(3, 2), (100, 50)])
-def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeypatch, total, save_steps):
+@pytest.mark.parametrize(("total", "save_steps", "after"), [(3, 2, 0.5), (100, 50, 0.0)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeypatch, total, save_steps, after):
     """Before the next checkpoint is due; at the end of a run, too."""
-    fill_disk(monkeypatch)
+    fill_disk(monkeypatch, after=after)
     calls = []
 
     def check(done, _):
