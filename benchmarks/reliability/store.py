@@ -30,15 +30,14 @@ def serve(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, s
     keys = {"accessKey": "key", "secretKey": "secret"}
     identity = {"name": "podium", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
-    port = free_port()
-    # Each of its services takes its own port and that + 10000.
-    others = [f"-{name}.port={20000 + port % 5000 + 5000 * place}" for place, name in enumerate(("master", "volume"))]
-    others.append(f"-filer.port={30000 + port % 5000}")
+    # Each of its services takes a port and that + 10000.
+    first = 19000 + free_port() % 900
+    ports = [f"-{name}.port={first + 1000 * place}" for place, name in enumerate(("master", "volume", "filer", "s3"))]
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
-    command += ["-s3", f"-s3.port={port}", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=64", *others]
+    command += ["-s3", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=64", *ports]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     settings = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    return server, settings | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    return server, settings | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{first + 3000}"}
 
 
 def make_bucket(settings: dict[str, str], patience: float = 60.0) -> None:

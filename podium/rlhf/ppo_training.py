@@ -50,6 +50,11 @@ class PpoRun(TrainingRun):
     rollouts: Path
     rollout: Layout | None = None
 
+    @property
+    def records(self) -> list[Path]:
+        """Those of every run, and the samples."""
+        return [*super().records, self.rollouts]
+
 
 def train_ppo(policy: Model, reward: Model | FunctionReward, prompts: Sequence[PromptRecord], run: PpoRun) -> Model:
     """Tune `policy` on prompts alone; returns it with its trained adapter, or with new weights.

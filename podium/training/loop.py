@@ -21,8 +21,9 @@ from podium.config.training import TrainingConfig
 from podium.errors import Stopped, UserError
 from podium.parallel import distributed
 from podium.parallel.step_clock import StepClock
+from podium.storage import remote
 from podium.training.checkpoint import Checkpoints
-from podium.training.metrics import MetricsWriter
+from podium.training.metrics import METRICS_FILE, MetricsWriter
 from podium.training.profiling import Profile, Profiler
 from podium.training.progress import Progress
 from podium.training.scalars import Scalars
@@ -60,6 +61,11 @@ class TrainingRun:
     step_timeout: float | None = field(default=None, kw_only=True)
     profile: Profile | None = field(default=None, kw_only=True)
 
+    @property
+    def records(self) -> list[Path]:
+        """Files that grow with the steps. Checkpoints in a store carry them: another machine has none of them."""
+        return [self.folder / METRICS_FILE]
+
 
 @dataclass(frozen=True)
 class Monitor:
@@ -96,7 +102,7 @@ def run_loop(
     """
     config, label = run.config, monitor.label
     with Checkpoints(run.checkpoints, keep=KEPT_CHECKPOINTS) as saved:
-        restored = _restore(saved, state, run.fingerprint)
+        restored = _restore(saved, state, run)
         start, state = restored or (0, state)
         monitor.on_restart(start)
         resume_step = start if restored else None
@@ -128,7 +134,7 @@ def run_loop(
                     writer.flush()  # a run that goes on from here must find the numbers that led to it
                     clock.pause()
                     steady.pause()
-                    saved.save(done, state, {"fingerprint": run.fingerprint})
+                    saved.save(done, state, {"fingerprint": run.fingerprint, "records": _records(run)})
                     saved_at = time.monotonic()
                 if stop:
                     saved.wait()
@@ -187,16 +193,27 @@ def _calls(start: int, total: int, per_call: int, save_steps: int) -> Iterator[r
         start = stop
 
 
-def _restore(checkpoints: Checkpoints, state: State, expected: str) -> tuple[int, State] | None:
+def _records(run: TrainingRun) -> dict[str, str]:
+    """Give the contents of a run's records, by name, where they do not lie beside its checkpoints."""
+    if not remote.is_remote(run.checkpoints):
+        return {}
+    return {path.name: path.read_text(encoding="utf-8") for path in run.records if path.exists()}
+
+
+def _restore(checkpoints: Checkpoints, state: State, run: TrainingRun) -> tuple[int, State] | None:
     if not checkpoints.steps:
         return None
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     restored = checkpoints.restore_latest(abstract)
-    if restored is None or restored.extra.get("fingerprint") != expected:
+    if restored is None or restored.extra.get("fingerprint") != run.fingerprint:
         raise UserError(
             f"{checkpoints.folder}: its checkpoints belong to another configuration or other data; "
             "use the configuration they were made with, write resume: never, or choose another output folder"
         )
+    for path in run.records:
+        if not path.exists() and (content := restored.extra.get("records", {}).get(path.name)) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
     return restored.step, restored.state
 
 

@@ -62,6 +62,10 @@ class MetricsWriter:
         self._synced = float("-inf")
         if resume_step is not None:
             started = SessionLog(status=SessionLog.START)  # TensorBoard hides what came after
+            if len(list(events.iterdir())) == 1:
+                # On another machine: the lines came with the checkpoint, their events stayed behind.
+                self._waiting += [_numbers_of(json.loads(line)) for line in kept]
+                self.flush()
             self._events.write_event(Event(step=first, wall_time=clock(), session_log=started))
 
     def __enter__(self) -> "MetricsWriter":
@@ -116,6 +120,13 @@ def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
 def _lines_up_to(path: Path, step: int) -> list[str]:
     rows = read_metrics(path.parent) if path.exists() else []
     return [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
+
+
+def _numbers_of(row: dict[str, Any]) -> tuple[int, float, dict[str, float]]:
+    numbers = {
+        name: math.nan if value is None else value for name, value in row.items() if name not in ("step", "time")
+    }
+    return row["step"], row["time"], numbers
 
 
 def _replace(path: Path, lines: list[str]) -> None:

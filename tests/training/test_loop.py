@@ -208,6 +208,10 @@ def test_a_run_in_a_store_goes_on_on_another_machine(tmp_path, monkeypatch):
         calls = []
         assert run(tmp_path / "second", calls=calls, checkpoints="s3://runs/policy/.work/checkpoints") == 5
     assert calls == [range(2, 3), range(3, 4), range(4, 5)]
+    assert run(tmp_path / "whole") == 5
+    metrics = [[row | {"time": 0} for row in read_metrics(tmp_path / name)] for name in ("second", "whole")]
+    assert metrics[0] == metrics[1]
+    assert event_steps(tmp_path / "second") == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
