@@ -215,17 +215,18 @@ def remove(uri: str) -> None:
 
 
 def s3_service(uri: str) -> dict[str, str]:
-    """Return where the client of an s3:// URI turns to, as TensorStore names it: `aws_region`, and `endpoint` if set.
+    """Return where the client of an s3:// URI turns to, as TensorStore names it: `endpoint` and `aws_region`.
+
+    Both are absent where that is Amazon: TensorStore then asks the bucket where it is.
 
     Raises:
         UserError: There is no client for it.
     """
     system, _ = _open(uri)
     told = system.s3.meta
-    service = {"aws_region": told.region_name or "us-east-1"}
-    if not (urlsplit(told.endpoint_url).hostname or "").endswith(_AWS):
-        service["endpoint"] = told.endpoint_url
-    return service
+    if (urlsplit(told.endpoint_url).hostname or "").endswith(_AWS):
+        return {}
+    return {"endpoint": told.endpoint_url, "aws_region": told.region_name or "us-east-1"}
 
 
 def _checksum(info: Mapping[str, Any]) -> str:
