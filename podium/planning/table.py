@@ -16,7 +16,7 @@ def show(plan: Mapping[str, Any]) -> None:
     lines = [*_head(plan), "", *_memory(plan)]
     if not plan["fits"]:
         lines += ["", *advice(plan)]
-    lines += ["", *_phases(plan), "", *_exchanges(plan), "", *_run(plan)]
+    lines += ["", *_phases(plan), "", *_exchanges(plan), "", *_run(plan), _grace(plan)]
     lines += ["", *(f"Note: {note}" for note in plan["notes"])]
     print("\n".join(lines), file=sys.stdout)
 
@@ -132,6 +132,16 @@ def _run(plan: Mapping[str, Any]) -> list[str]:
     if run["cost"] is not None:
         text += f", {money(run['cost'])} at {run['price']:g} USD a chip and hour"
     return [text]
+
+
+def _grace(plan: Mapping[str, Any]) -> str:
+    """Say what SIGTERM takes: the call that runs and the one behind it end, and a write may be under way already."""
+    kinds = plan["memory"]["kinds"]
+    host = (kinds["trained weights"] + kinds["optimizer"]) * plan["chips"] // plan["hosts"]
+    return (
+        f"A checkpoint is at most {size(host)} of a host. SIGTERM loses nothing where the grace period holds two steps "
+        f"({seconds(2 * plan['step']['predicted_seconds'])}, predicted) and two writes of that"
+    )
 
 
 def show_sweep(found: Mapping[str, Any], topology: str) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 import podium.cli
 from podium.planning import requests
+from podium.planning.wording import size
 from support import folders
 
 Command = Callable[..., tuple[int, str, str]]
@@ -61,6 +62,7 @@ def test_a_plan_is_printed_kept_and_drawn(
     for words in ("on nvidia-l4:2: 2 chips, 1 host", "fits:", "not measured", "50 steps:", "at 2 USD a chip and hour"):
         assert words in out
     assert "podium plan: tracing the ppo step" in err
+    shown = out
 
     def refuse(*_: Any) -> None:
         raise AssertionError("the same question was answered before")
@@ -73,6 +75,8 @@ def test_a_plan_is_printed_kept_and_drawn(
     assert plan["run"]["cost"] is None
     assert sum(plan["memory"]["kinds"].values()) == plan["memory"]["peak"]
     assert plan["step"]["predicted_seconds"] == pytest.approx(sum(one["predicted"] for one in plan["phases"]))
+    kinds = plan["memory"]["kinds"]
+    assert f"is at most {size(2 * (kinds['trained weights'] + kinds['optimizer']))} of a host. SIGTERM loses" in shown
     html = page.read_text(encoding="utf-8")
     assert html.count("<svg") == 2 and "http" not in html.replace("http-equiv", "")
     with pytest.raises(AssertionError, match="answered before"):
