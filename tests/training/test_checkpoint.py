@@ -1,6 +1,7 @@
 """podium.training.checkpoint: bit-equal states, other layouts, kills, full disks, other models."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -317,6 +318,21 @@ def test_writes_that_end_after_a_failed_save_say_nothing(monkeypatch, caplog):
     logging.getLogger("absl").error("of another save")
     assert said == ["something else"]
     assert [record.getMessage() for record in caplog.records] == ["another thing", "of another save"]
+
+
+def test_a_process_without_rights_is_named_before_the_first_step(tmp_path, monkeypatch):
+    """Process 0 may write there."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name, value in (("count", 2), ("index", 1), ("is_common", True), ("is_leader", False)):
+        monkeypatch.setattr(f"podium.parallel.distributed.{name}", lambda *_, value=value: value)
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(
+        UserError, match=r"process 1 \(.*\) cannot write its part of the checkpoints: permission denied"
+    ):
+        Checkpoints(tmp_path, keep=1)
 
 
 def test_other_failures_keep_their_own_type(tmp_path):
