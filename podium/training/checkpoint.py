@@ -208,7 +208,7 @@ class Checkpoints:
         what = f"{self.folder}: the checkpoint of step {step} cannot be written{who}"
         if reason := why_unwritable(error):
             return UserError(f"{what}: {reason}; {last}. Then start the same command again")
-        if remote.is_remote(self.folder):
+        if remote.is_remote(self.folder) and isinstance(error, OSError | ValueError | RuntimeError | UserError):
             said = (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_SHOWN]
             return UserError(f"{what} ({said}); {last}. Check the store and access, then start the same command again")
         return None
