@@ -82,10 +82,19 @@ def finish(step: int, processes: int, found: int | None) -> float:
     return time.monotonic() - begin
 
 
-def strike(step: int, processes: int, rng: random.Random, seconds: float) -> bool:
-    """Start processes and kill them all somewhere; tell whether it landed before they were done."""
+def has(name: str) -> bool:
+    """Tell whether the store has an object."""
+    import s3fs
+
+    return bool(s3fs.S3FileSystem(skip_instance_cache=True).exists(f"{PLACE}/{name}"))
+
+
+def strike(step: int, processes: int, rng: random.Random) -> bool:
+    """Start processes and kill them all shortly after their save has begun; tell whether they were running yet."""
     started = start(step, processes)
-    time.sleep(rng.uniform(0.5, 1.0) * seconds)
+    while not has(f"{step}/rows/zarr.json") and any(process.poll() is None for process in started):
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 0.2))
     running = [process for process in started if process.poll() is None]
     for process in running:
         process.kill()
@@ -112,15 +121,11 @@ def main() -> None:
                 print(f"step {step} saved by {processes}, found step {found}, {seconds:.1f} s", flush=True)
                 found = step
             for _ in range(args.kills):
-                landed = strike(step + 1, 2, rng, seconds)
-                import s3fs
-
-                system = s3fs.S3FileSystem(skip_instance_cache=True)
-                complete = system.exists(f"{PLACE}/{step + 1}/complete.json")
+                landed = strike(step + 1, 2, rng)
+                complete = has(f"{step + 1}/complete.json")
                 found, step = (step + 1 if complete else found), step + 2
-                seconds = finish(step, 2, found)
-                counts["killed" if landed else "too late to kill"] += 1
-                counts["complete when killed"] += landed and complete
+                finish(step, 2, found)
+                counts["killed, complete" if complete else "killed, incomplete" if landed else "never begun"] += 1
                 print(f"step {step - 1} killed, {'complete' if complete else 'incomplete'}; found {found}", flush=True)
                 found = step
         finally:
