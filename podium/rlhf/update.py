@@ -127,18 +127,9 @@ def run_updates(
         """Learn from the rows of `order` [micro-batches, rows], whose gradients add up exactly; None: from all here."""
         everything = rollout, learned.experience, scored.mask
         gradient = functools.partial(_gradient, loss, algorithm.compute(trained.weights), trained.weights)
-        if order is None and schedule.micro_batches == 1:
-            return step(trained, *gradient(everything, learned.total))
         if order is None:
-            parts = _interleaved(everything, schedule.micro_batches)
-            return step(trained, *sum_over(lambda part: gradient(part, learned.total), parts))
-        total = masked.count(scored.mask[order.reshape(-1)])
-
-        def part_gradient(places: jax.Array) -> tuple[Tree, Named]:
-            part = jax.tree.map(lambda x: jnp.take(x, places, axis=0), everything)
-            return gradient(part, total)
-
-        return step(trained, *(part_gradient(order[0]) if len(order) == 1 else sum_over(part_gradient, order)))
+            return step(trained, *_of_all(gradient, everything, learned.total, schedule.micro_batches))
+        return step(trained, *_of_some(gradient, everything, masked.count(scored.mask[order.reshape(-1)]), order))
 
     if not schedule.whole:
         assert rows == ALL or schedule.mini_batches == 1, "minibatches are drawn from all rows"
@@ -163,6 +154,22 @@ def _gradient(loss: Callable[..., Any], computed: Tree, masters: Tree, *argument
     """Differentiate by the weights that are computed with; gives the gradient, in the masters' types, and the rest."""
     gradients, aside = jax.grad(loss, has_aux=True)(computed, *arguments)
     return like(gradients, masters), aside
+
+
+def _of_all(gradient: Callable[..., Any], everything: Any, total: jax.Array, micro_batches: int) -> tuple[Tree, Any]:
+    """Add up the gradients of so many parts of all rows, each with rows of every device."""
+    if micro_batches == 1:
+        return gradient(everything, total)
+    return sum_over(lambda part: gradient(part, total), _interleaved(everything, micro_batches))
+
+
+def _of_some(gradient: Callable[..., Any], everything: Any, total: jax.Array, order: jax.Array) -> tuple[Tree, Any]:
+    """Add up the gradients of the rows that stand in `order` [micro-batches, rows]."""
+
+    def part_gradient(places: jax.Array) -> tuple[Tree, Any]:
+        return gradient(jax.tree.map(lambda x: jnp.take(x, places, axis=0), everything), total)
+
+    return part_gradient(order[0]) if len(order) == 1 else sum_over(part_gradient, order)
 
 
 def _predict_in_parts(algorithm: Algorithm, schedule: UpdateSchedule, weights: Tree, rollout: "Rollout") -> Predictions:
