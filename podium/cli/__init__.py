@@ -11,6 +11,7 @@ import typer
 from podium.cli import config, doctor, plan, stage, weights
 from podium.cli.ending import conclude, is_fault
 from podium.errors import ExitCode, UserError
+from podium.parallel.process_one import run_in_child
 from podium.version import __version__
 
 EPILOG = "Start with:  podium init rlhf.yaml  then  podium validate rlhf.yaml  and  podium run rlhf.yaml"
@@ -63,6 +64,7 @@ def build_app() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command line and leave with an ExitCode, or 130 after Ctrl-C; faults of ours keep their stack trace."""
+    run_in_child()
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that is not UTF-8, or a terminal that is not, is no reason to end.
         sys.stdout.reconfigure(errors="backslashreplace")
