@@ -44,6 +44,10 @@ class Stopped(Exception):
         self.done = done
 
 
+class Terminated(BaseException):
+    """SIGTERM came to one of several processes that have nothing to save; the others hear of it."""
+
+
 # Nothing more can be written: the disk, a quota, or the size that a file may have here.
 FULL = {
     errno.ENOSPC: "no space left on the disk; free some",

@@ -1,11 +1,12 @@
 """How a command ends: what is printed of an error, and the exit code."""
 
+import signal
 import sys
 import traceback
 
-from podium.errors import ExitCode, GatesFailed, Stopped, explained
+from podium.errors import ExitCode, GatesFailed, Stopped, Terminated, explained
 
-INTERRUPTED = 130  # 128 + SIGINT
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def is_fault(error: BaseException) -> bool:
@@ -18,6 +19,8 @@ def conclude(error: BaseException) -> int:
     sys.stdout.flush()
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, Terminated):
+        return TERMINATED
     if isinstance(error, Stopped):
         print(f"podium {error}", file=sys.stderr)
         return ExitCode.STOPPED

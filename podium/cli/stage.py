@@ -173,7 +173,7 @@ def _profile(stage: str, text: str) -> "Profile":
     """Read --profile; raise UserError where a stage trains nothing."""
     from podium.training.profiling import Profile
 
-    if stage not in ("sft", "reward", "ppo"):
+    if not STAGE_TABLE[stage].trains:
         raise UserError(f"--profile: {stage} has no training steps; it is an option of sft, reward and ppo")
     return Profile.parse(text, Path("profile", stage))
 
@@ -200,6 +200,7 @@ def _run(
         start_timeout=platform.start_timeout,
         heartbeat_timeout=platform.heartbeat_timeout,
         conclude=conclude,
+        saves=STAGE_TABLE[stage].trains,
     ):
         result, skipped = run_stage(stage, settings, io, earlier=earlier, say=typer.echo)
         distributed.lead(lambda: report(result))

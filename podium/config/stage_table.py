@@ -45,6 +45,7 @@ class StageSpec:
         takes: Its inputs.
         makes: Its outputs, in the order in which they are finished.
         uses_devices: It computes on the mesh.
+        trains: It computes in steps, which are saved.
         reads_data_files: It reads the files that config.data names, and of the model the tokenizer alone.
         reads_model: It reads the configured model, unless an input holds what sft made of it.
         after: Stages that it waits for although it takes nothing from them.
@@ -55,6 +56,7 @@ class StageSpec:
     takes: tuple[Input, ...]
     makes: tuple[Output, ...]
     uses_devices: bool = True
+    trains: bool = False
     reads_data_files: bool = False
     reads_model: bool = True
     after: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ STAGE_TABLE: dict[str, StageSpec] = {
         sections=("model", "data", "sft"),
         takes=(Input("demonstrations", "prepare", "demonstrations"),),
         makes=(Output("model", "Model"), _METRICS),
+        trains=True,
     ),
     "reward": StageSpec(
         "Train a reward model on preferences.",
@@ -122,6 +125,7 @@ STAGE_TABLE: dict[str, StageSpec] = {
         sections=("model", "data", "reward", "ppo.max_new_tokens"),
         takes=(Input("preferences", "prepare", "preferences"), _from_sft()),
         makes=(Output("reward_model", "Model"), _METRICS),
+        trains=True,
     ),
     "sample": StageSpec(
         "Answer prompts with the starting policy. The answers are the baseline of the evaluation.",
@@ -134,6 +138,7 @@ STAGE_TABLE: dict[str, StageSpec] = {
         sections=("model", "data", "ppo"),
         takes=(_PROMPTS, _REWARD_MODEL, _from_sft()),
         makes=(Output("policy", "Model"), Output("rollouts", "Dataset"), _METRICS),
+        trains=True,
     ),
     "evaluate": StageSpec(
         "Compare the tuned policy with the baseline. Both answer the held-out prompts.",

@@ -9,6 +9,7 @@ weights ask which process they are in. With one process everything here is a pla
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from podium.errors import ExitCode, GatesFailed, UserError
+from podium.errors import ExitCode, GatesFailed, Terminated, UserError
 from podium.parallel.launch import Launch
 from podium.parallel.meeting import meet
 
@@ -69,12 +70,17 @@ def is_leader() -> bool:
 
 @contextlib.contextmanager
 def processes(
-    launch: Launch | None, *, start_timeout: float, heartbeat_timeout: float, conclude: Callable[[BaseException], int]
+    launch: Launch | None,
+    *,
+    start_timeout: float,
+    heartbeat_timeout: float,
+    conclude: Callable[[BaseException], int],
+    saves: bool = True,
 ) -> Iterator[None]:
     """Join the processes of a run; without a launch there is this one.
 
     `conclude` prints an error and gives the exit code: a process that fails tells the others, then leaves without
-    waiting for them.
+    waiting for them. Where the run `saves`, SIGTERM is a notice to all (`asked_to_stop`); else such a failure.
 
     Raises:
         UserError: The processes do not meet within `start_timeout` seconds.
@@ -89,6 +95,9 @@ def processes(
     listener = threading.Thread(target=_listen, args=(_run,), name="podium-peers", daemon=True)
     listener.start()
     try:
+        if not saves:
+            # In place of JAX's own handler, which hears it for whoever asks: here nobody does.
+            signal.signal(signal.SIGTERM, _terminate)
         # Now, in all of them: the first use of a device waits for every process, also where one alone then computes.
         jax.devices()
         yield
@@ -96,11 +105,18 @@ def processes(
         barrier("done", DECISION_S)
     except BaseException as error:
         _leave(_run, error, heartbeat_timeout, conclude)
+    if not saves:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Not left to the end of Python, which ends threads inside C++ by ending the process.
     _run.over.set()
     listener.join()
     jax.distributed.shutdown()
     _run = None
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated("SIGTERM")
 
 
 def _start(launch: Launch, start_timeout: float, heartbeat_timeout: float) -> _Run:
