@@ -5,7 +5,6 @@ per comparison with the largest difference.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -13,55 +12,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-import numpy as np
-from safetensors.numpy import load_file
-
-from podium.config import STAGE_TABLE
-from podium.training.metrics import read_metrics, without_clock
-from support.gang import Gang, write
-
-STAGES = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
-# Sums in another order, through a few steps of training.
-BOUND = 1e-3
+from support.gang import WHOLE, Gang, write_whole
+from support.outcome import BOUND, apart
 
 
 def run(gang: Gang) -> float:
     """Run all stages; returns the seconds that they took."""
     began = time.monotonic()
-    for stage in STAGES:
+    for stage in WHOLE:
         for index, (code, output) in enumerate(gang.run(stage)):
             if code:
                 sys.exit(f"{gang.name}: process {index} of {stage} ended with {code}:\n{output}")
     return time.monotonic() - began
-
-
-def files(out: Path) -> set[Path]:
-    """TensorBoard's have the time in their names."""
-    return {path.relative_to(out) for path in out.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
-
-
-def apart(first: Path, second: Path) -> float:
-    """Return the largest relative difference of weights and metrics; ends where files differ."""
-    if files(first) != files(second):
-        sys.exit(f"{second.name} has other files than {first.name}: {sorted(files(first) ^ files(second))[:5]}")
-    gaps = [0.0]
-    for path in sorted(files(first)):
-        if path.suffix == ".safetensors":
-            one, other = load_file(first / path), load_file(second / path)
-            gaps += [relative(values, other[name]) for name, values in one.items()]
-        elif path.name == "metrics.jsonl":
-            rows = zip(*(read_metrics((out / path).parent) for out in (first, second)), strict=True)
-            gaps += [relative(row[name], other[name]) for row, other in rows for name in without_clock(row)]
-        elif path.name == "metrics.json":
-            one, other = (json.loads((out / path).read_text(encoding="utf-8")) for out in (first, second))
-            gaps += [relative(one[name], other[name]) for name in one]
-    return max(gaps)
-
-
-def relative(one: object, other: object) -> float:
-    """Return the largest difference over the largest value, of values above a hundredth."""
-    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    return float(np.abs(first - second).max(initial=0.0) / max(np.abs(first).max(initial=0.0), 1e-2))
 
 
 def main() -> None:
@@ -69,13 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     given = parser.parse_args()
-    assert set(STAGES) < set(STAGE_TABLE), "stages of the table"
     with tempfile.TemporaryDirectory(prefix="podium-pods-") as name:
         folder = Path(name)
-        answers = [{"prompt": f"ask {i}", "response": f"answer {i}"} for i in range(24)]
-        text = "".join(json.dumps(row) + "\n" for row in answers)
-        (folder / "answers.jsonl").write_text(text, encoding="utf-8")
-        write(folder, data={"demonstrations": "answers.jsonl"}, sft={"max_steps": 2, "global_batch_size": 8})
+        write_whole(folder)
         one = Gang(folder, 1, name="one")
         print(f"1 process: {run(one):.0f} s", flush=True)
         for processes in given.processes:

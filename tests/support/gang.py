@@ -15,6 +15,8 @@ from podium.config import STAGE_TABLE
 from support.folders import write_folder
 
 DEVICES = 4
+# Every stage that several processes run together, in this order.
+WHOLE = ("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export")
 # Compiled once for all starts, and without optimisation: what is under test is who does what.
 SETTINGS = {
     "JAX_PLATFORMS": "cpu",
@@ -62,9 +64,6 @@ class Gang:
     def _process(self, index: int, port: int, words: Sequence[str], more: Mapping[str, str]) -> "subprocess.Popen[str]":
         stage, *overrides = words
         here = self.out if self.common or index == 0 else self.folder / f"{self.name}.{index}"
-        spec = STAGE_TABLE[stage]
-        inputs = [f"--input={x.name}={self.out}/{x.stage}/{x.output}" for x in spec.takes if not x.optional]
-        outputs = [f"--output={name}={here}/{stage}/{name}" for name in spec.outputs]
         gang = []
         if self.processes > 1:
             gang = [f"--coordinator=localhost:{port}", f"--num-processes={self.processes}", f"--process-id={index}"]
@@ -72,7 +71,7 @@ class Gang:
         environment |= {"JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes), **more}
         command = [sys.executable, "-m", "podium", stage, f"--config={self.folder}/rlhf.json"]
         return subprocess.Popen(
-            [*command, *inputs, *outputs, *gang, *overrides],
+            [*command, *places(stage, self.out, here), *gang, *overrides],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -82,6 +81,13 @@ class Gang:
     def run(self, stage: str, *overrides: str, **options: Any) -> list[tuple[int, str]]:
         """Run a stage to its end; returns the exit code and the output of each process."""
         return ended(self.start(stage, *overrides, **options))
+
+
+def places(stage: str, earlier: Path, here: Path) -> list[str]:
+    """Return the options of a stage whose inputs lie in the folder `earlier` and whose outputs go to `here`."""
+    spec = STAGE_TABLE[stage]
+    inputs = [f"--input={x.name}={earlier}/{x.stage}/{x.output}" for x in spec.takes if not x.optional]
+    return inputs + [f"--output={name}={here}/{stage}/{name}" for name in spec.outputs]
 
 
 def ended(started: Sequence["subprocess.Popen[str]"], timeout: float = 300) -> list[tuple[int, str]]:
@@ -125,3 +131,11 @@ def write(folder: Path, **changes: Any) -> None:
     for name, values in changes.items():
         config[name] = config.get(name, {}) | values
     (folder / "rlhf.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def write_whole(folder: Path) -> None:
+    """Write the same for all stages of WHOLE."""
+    answers = [{"prompt": f"ask {i}", "response": f"answer {i}"} for i in range(24)]
+    text = "".join(json.dumps(row) + "\n" for row in answers)
+    (folder / "answers.jsonl").write_text(text, encoding="utf-8")
+    write(folder, data={"demonstrations": "answers.jsonl"}, sft={"max_steps": 2, "global_batch_size": 8})
