@@ -98,8 +98,8 @@ def _report(launch: Launch, deadline: float, timeout: float) -> str:
                 if answer is not None:
                     return str(answer["reason"])
                 reason = "it hung up"
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, UnicodeError) as error:  # a name may be none that DNS knows
+            reason = getattr(error, "strerror", None) or str(error)
         time.sleep(min(0.2, left))
     return (
         f"process {launch.index}: nobody answers at {launch.coordinator} within {timeout:g} s ({reason}); "

@@ -65,6 +65,11 @@ def test_nobody_there() -> None:
     assert "nobody answers" in told and "platform.start_timeout" in told
 
 
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(UserError, match=r"nobody answers at x+:1 within .*label"):
+        meet(Launch("x" * 64 + ":1", 2, 1, "test"), SHORT)
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("", 0)) as other:
         (told,) = said((0, 2), timeout=SHORT, port=other.getsockname()[1])
