@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeyp
     calls = []
 
     def check(done, _):
-        time.sleep(0.05 * (done > save_steps))
+        time.sleep(0.2 * (done > save_steps))
 
     with pytest.raises(UserError, match=f"no room for the checkpoint of step {save_steps} .* there is no earlier one"):
         run(tmp_path, total=total, save_steps=save_steps, calls=calls, check=check)
