@@ -48,6 +48,11 @@ class Leaf:
     def file_shape(self) -> tuple[int, ...]:
         return tuple(math.prod(self.shape[dim] for dim in group) for group in self.order)
 
+    def readable(self, part: Slices) -> Slices:
+        """Widen a slice of the leaf to one that is a slice of the file's tensor, too."""
+        behind = {dim for group in self.order for dim in group[1:]}
+        return tuple(slice(0, size) if dim in behind else part[dim] for dim, size in enumerate(self.shape))
+
     def file_slices(self, part: Slices) -> Slices:
         """Translate a slice of the leaf to a slice of the file's tensor; only a group's first dimension may be cut."""
         result = []

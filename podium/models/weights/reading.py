@@ -82,7 +82,9 @@ def _stored(files: TensorFiles, config: NetworkConfig, name: str) -> str:
 
 def _reader(files: TensorFiles, leaf: Leaf, names: Mapping[str, str]) -> Callable[[Slices | None], np.ndarray]:
     def one(layer: int, part: Slices) -> np.ndarray:
-        return leaf.from_file(files.read(names[leaf.name(layer)], leaf.file_slices(part)), part)
+        wide = leaf.readable(part)
+        values = leaf.from_file(files.read(names[leaf.name(layer)], leaf.file_slices(wide)), wide)
+        return values[tuple(slice(None) if cut == asked else asked for cut, asked in zip(wide, part, strict=True))]
 
     def read(part: Slices | None) -> np.ndarray:
         assert part is not None  # JAX's type allows it for arrays without dimensions
