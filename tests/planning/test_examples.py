@@ -9,7 +9,7 @@ from podium.planning import topology
 from podium.planning.folders import models_of
 from podium.planning.meshes import chips_of
 from podium.planning.programs import Job, chosen_mesh
-from podium.planning.work import weights_of
+from podium.rlhf.work import weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # The stage, and billions of parameters as the models' cards and papers have them; FLAN-T5-XXL's head is of its own.
