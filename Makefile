@@ -45,7 +45,7 @@ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(1) || \
 	{ echo "uv could not install this lock; trying pip"; $(BIN)/python -m pip install --quiet --require-hashes $(1); }
 endef
 
-.PHONY: help setup demo test lint types pytest pythons bench images specs locks pods-test clean
+.PHONY: help setup demo test lint types pytest pythons bench images specs locks pods-test cluster-test clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -94,6 +94,9 @@ pods-test: $(VENV)/.podium ## Run whole stages as several processes, and end one
 	$(BIN)/python benchmarks/reliability/pods.py
 	$(BIN)/python benchmarks/reliability/gang.py --processes 4
 	$(BIN)/python benchmarks/reliability/bytes_read.py
+
+cluster-test: $(VENV)/.podium ## Run stages as jobs of several pods on the cluster of KUBECONFIG, which holds the trainer image (20 minutes)
+	PODIUM_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 clean: ## Remove what the other targets made, except runs/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -5,8 +5,9 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from podium.config import Resources
-from podium.config.accelerators import ACCELERATORS, TPU_RESOURCE, Accelerator, accelerator_name
+from podium.config.accelerators import ACCELERATORS
 from podium.errors import UserError
+from podium_pipelines.placement import accelerator_of, placement
 
 
 def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, target: str) -> None:
@@ -25,23 +26,14 @@ def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, targe
         _set(task.set_cpu_limit, wanted.cpu, f"{where}.cpu", "a number of processors such as 8 or 500m")
     if wanted.memory is not None:
         _set(task.set_memory_limit, wanted.memory, f"{where}.memory", "a size such as 32Gi or 64G")
-    accelerator = _accelerator(wanted.accelerator, where)
     if target == "vertex":
-        _apply_vertex(task, wanted, accelerator, where)
+        _apply_vertex(task, wanted, where)
     else:
-        _apply_kubernetes(task, wanted, accelerator, where)
+        _apply_kubernetes(task, wanted, where)
 
 
-def _accelerator(name: str | None, where: str) -> Accelerator | None:
-    if name is None:
-        return None
-    result = ACCELERATORS.get(accelerator_name(name))
-    if result is None:
-        raise UserError(f"{where}.accelerator: {name!r} is unknown; write one of {', '.join(ACCELERATORS)}")
-    return result
-
-
-def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:
+def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
+    accelerator = accelerator_of(wanted, where)
     if wanted.spot:
         raise UserError(f"{where}.spot: a Vertex pipeline task cannot run on spot machines; leave it out")
     if accelerator is None:
@@ -55,29 +47,15 @@ def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, accelerator: Accele
     task.set_accelerator_limit(wanted.count or 1)
 
 
-def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, accelerator: Accelerator | None, where: str) -> None:
-    if wanted.spot:
-        _select_spot(task)
-    if accelerator is None:
-        return
-    task.set_accelerator_type(accelerator.resource)
-    task.set_accelerator_limit(wanted.count or 1)
-    if accelerator.resource == TPU_RESOURCE:
-        if not wanted.topology:
-            raise UserError(f"{where}.topology is missing: a TPU needs one, such as topology: 2x2")
-        kubernetes.add_node_selector(task, "cloud.google.com/gke-tpu-accelerator", accelerator.gke)
-        kubernetes.add_node_selector(task, "cloud.google.com/gke-tpu-topology", wanted.topology)
-    else:
-        kubernetes.add_node_selector(task, "cloud.google.com/gke-accelerator", accelerator.gke)
-    # Accelerator nodes are tainted with the name of their resource, so that only tasks that ask for it land there.
-    kubernetes.add_toleration(task, key=accelerator.resource, operator="Exists", effect="NoSchedule")
-
-
-def _select_spot(task: dsl.PipelineTask) -> None:
-    kubernetes.add_node_selector(task, "cloud.google.com/gke-spot", "true")
-    kubernetes.add_toleration(
-        task, key="cloud.google.com/gke-spot", operator="Equal", value="true", effect="NoSchedule"
-    )
+def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
+    place = placement(wanted, where)
+    for label, value in place.selectors.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in place.tolerations:
+        kubernetes.add_toleration(task, **toleration)
+    for resource, count in place.limits.items():
+        task.set_accelerator_type(resource)
+        task.set_accelerator_limit(int(count))
 
 
 def _set(setter: Any, value: str, where: str, instead: str) -> None:
