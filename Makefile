@@ -81,8 +81,9 @@ build/pythons/%/.installed: requirements/trainer-cpu.lock | $(VENV)/.podium
 bench: $(DEMO_MODEL)/.imported $(PEER_VERSIONS:%=$(PEERS)/trl-%/.installed) ## Compare speed with TRL and transformers
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)
 
-images: $(VENV)/.podium ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and smoke-test it
+images: $(VENV)/.podium ## Build the trainer image (ACCELERATOR=cpu|cuda|tpu) and the launcher image, and smoke-test them
 	containers/build.sh $(ACCELERATOR)
+	containers/build.sh launcher
 
 specs: $(VENV)/.podium ## Compile the pipelines that are kept under pipelines/specs
 	$(BIN)/python -m podium_pipelines.specs

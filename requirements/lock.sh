@@ -13,7 +13,7 @@ unset UV_FIND_LINKS
 
 compile "$1" requirements/installer.in -o requirements/installer.lock
 compile "$1" --no-deps requirements/demo.in -o requirements/demo.lock
-compile "$1" --extra train --extra cloud --extra kfp --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
+compile "$1" --extra train --extra cloud --extra kfp --extra launcher --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
 for accelerator in cpu cuda tpu; do
   extra=(--extra "$accelerator")
   [ "$accelerator" = cpu ] && extra=()
@@ -21,5 +21,7 @@ for accelerator in cpu cuda tpu; do
   compile "$1" --constraint requirements/dev.lock --extra train --extra cloud "${extra[@]}" \
     pyproject.toml -o "requirements/trainer-$accelerator.lock"
 done
+compile "$1" --constraint requirements/dev.lock --extra launcher --extra cloud pyproject.toml \
+  -o requirements/launcher.lock
 # What the TPU image holds, for the tests that compile for a TPU.
 compile "$1" --no-deps --constraint requirements/trainer-tpu.lock requirements/libtpu.in -o requirements/libtpu.lock

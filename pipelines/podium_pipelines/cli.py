@@ -28,6 +28,7 @@ from podium_pipelines.arguments import (
     target_name,
     with_gates,
 )
+from podium_pipelines.multihost import cli as multihost_cli
 
 
 class Runner(StrEnum):
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run)
     app.command("compile")(compile_)
     remote_cli.register(app)
+    multihost_cli.register(app)
 
 
 def run(

@@ -19,7 +19,7 @@ def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, targe
     where = f"platform.resources.{stage}"
     if wanted.hosts > 1:
         raise UserError(
-            f"{where}.hosts is {wanted.hosts}: a task on several hosts is not supported yet; "
+            f"{where}.hosts is {wanted.hosts}: on Vertex a task on several hosts is not supported yet; "
             "write hosts: 1 and an accelerator count that one host has"
         )
     if wanted.cpu is not None:

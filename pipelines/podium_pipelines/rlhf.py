@@ -11,6 +11,8 @@ from kfp.dsl.base_component import BaseComponent
 import podium_components as components
 from podium.config import STAGE_TABLE, PodiumConfig, stages_of
 from podium.errors import UserError
+from podium_pipelines.environment import apply_environment
+from podium_pipelines.multihost.compiled import launch
 from podium_pipelines.parameters import stage_parameter
 from podium_pipelines.resources import apply_resources
 from podium_pipelines.versions import Versions, parameters_of
@@ -18,9 +20,9 @@ from podium_pipelines.versions import Versions, parameters_of
 Target = Literal["local", "kubeflow", "vertex"]
 
 NAME = "rlhf"
-# The tasks that leave verdict and report with the run. Vertex's cache key holds a task's environment, Kubeflow's not:
-# there only the gates, which are never cached, may be told the run's name.
-_LEAVES: Mapping[Target, tuple[str, ...]] = {"local": (), "kubeflow": ("evaluate", "gates"), "vertex": ("gates",)}
+# The tasks that are told of their run: STORAGE, where compiled programs are kept and verdict and report are left, and
+# RUN. Vertex's cache key holds a task's environment, Kubeflow's not: there only the gates, which are never cached.
+_TOLD: Mapping[Target, tuple[str, ...]] = {"local": (), "kubeflow": tuple(STAGE_TABLE), "vertex": ("gates",)}
 
 
 def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions, env: Mapping[str, str]) -> BaseComponent:
@@ -47,7 +49,7 @@ def rlhf_pipeline(config: PodiumConfig, target: Target, versions: Versions, env:
         arguments = {stage: {"config": given[stage], **{name: given[name] for name in read[stage]}} for stage in stages}
         tasks = _tasks(arguments)
         _finish(config, target, versions, tasks)
-        for stage in _LEAVES[target]:
+        for stage in set(_TOLD[target]) & set(tasks):
             for name, value in env.items():
                 tasks[stage].set_env_variable(name, value)
 
@@ -87,8 +89,11 @@ def _finish(config: PodiumConfig, target: Target, versions: Versions, tasks: Map
         # The gates leave the verdict with each run. What is not known to be the same is read again.
         if stage == "gates" or any(versions.parameters[name] is None for name in parameters_of(config, stage)):
             task.set_caching_options(False)
+        apply_environment(task, config, target)
         wanted = resources.get(stage)
-        if wanted is not None and target != "local":
+        if wanted is not None and target == "kubeflow" and wanted.hosts > 1:
+            launch(task, stage, config, wanted)
+        elif wanted is not None and target != "local":
             apply_resources(task, stage, wanted, target)
     if target == "local":
         # One machine runs one task at a time; a fixed order makes "[3/6] sample" mean the same in every run.

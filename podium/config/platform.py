@@ -18,6 +18,9 @@ def _as_text(value: Any) -> Any:
 Quantity = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?(m|[kKMGTPE]i?)?$")]
 
 
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
 class RolloutMeshConfig(Section):
     """Devices along each axis while the policy answers."""
 
@@ -108,6 +111,14 @@ class KubeflowConfig(Section):
     experiment: str = Field("podium", description="Experiment the run is listed under.")
     service_account: str | None = Field(None, description="Kubernetes account that the tasks act as.")
     storage: Store | None = Field(None, description="URI under which runs keep their artifacts; null: the server's.")
+    launcher_image: Image | None = Field(
+        None, description="Image of tasks that start a stage on several hosts; null: the one of this version."
+    )
+    launcher: Literal["trainjob", "jobset"] = Field(
+        "trainjob",
+        description="What the pods of a stage with hosts above 1 belong to: a TrainJob of Kubeflow Trainer, or a "
+        "JobSet, which also joins several TPU slices.",
+    )
 
 
 class PlatformConfig(Section):
@@ -135,6 +146,12 @@ class PlatformConfig(Section):
         "checkpoints until the stage is complete.",
     )
     image: Image | None = Field(None, description="Trainer image; null takes the one released with this version.")
+    env: dict[VariableName, str] = Field({}, description="Environment variables of every task, by name.")
+    secrets: dict[str, dict[str, VariableName]] = Field(
+        {},
+        description="Kubernetes secrets that every task is given: {SECRET: {KEY: VARIABLE}} puts the secret's key into "
+        "that environment variable.",
+    )
     resources: dict[StageName, Resources] = Field({}, description="What each stage asks for, by stage name.")
     vertex: VertexConfig = Field(VertexConfig(), description="Settings of Vertex AI Pipelines.")
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="Settings of Kubeflow Pipelines.")

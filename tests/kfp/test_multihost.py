@@ -61,7 +61,7 @@ def test_a_train_job_has_a_pod_for_each_host_and_the_runtime_of_its_namespace() 
     assert trainer["command"] == ["podium", "ppo"]
     assert trainer["resourcesPerNode"] == {"limits": {"cpu": "8", "memory": "64Gi", "google.com/tpu": "4"}}
     assert job["metadata"]["ownerReferences"][0]["name"] == "launcher"
-    (runtime,) = (one for one in manifests("team") if one["kind"] == "TrainingRuntime")
+    (runtime,) = (one for one in manifests("team", "runner") if one["kind"] == "TrainingRuntime")
     assert runtime["metadata"]["namespace"] == "team"
     assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
 
@@ -125,7 +125,7 @@ def test_hosts_that_are_no_whole_slices_are_refused(resources: dict[str, Any], s
 
 @pytest.mark.parametrize("kind", ["runtime", "jobset"])
 def test_a_gang_restarts_but_not_after_what_would_only_come_again(kind: str) -> None:
-    whole = manifests("team")[0]["spec"]["template"] if kind == "runtime" else job_set(workload(hosts=2))
+    whole = manifests("team", "runner")[0]["spec"]["template"] if kind == "runtime" else job_set(workload(hosts=2))
     spec = whole["spec"]
     job = spec["replicatedJobs"][0]["template"]["spec"]
     (rule,) = job["podFailurePolicy"]["rules"]

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 EXTRAS = {
-    "dev": ("train", "cloud", "kfp", "vertex", "dev"),
+    "dev": ("train", "cloud", "kfp", "launcher", "vertex", "dev"),
+    "launcher": ("launcher", "cloud"),
     "trainer-cpu": ("train", "cloud"),
     "trainer-cuda": ("train", "cloud", "cuda"),
     "trainer-tpu": ("train", "cloud", "tpu"),

@@ -25,7 +25,7 @@ from support.gang import DEVICES, SETTINGS, places
 IMAGE = os.environ.get("PODIUM_CLUSTER_IMAGE", f"docker.io/podium/trainer:{__version__}")
 # Where pods see the volume, and where each sees its own folder of it.
 SHARED, OWN = "/data", "/own"
-_KUBECTL = os.environ.get("PODIUM_KUBECTL", "kubectl").split()
+KUBECTL = os.environ.get("PODIUMKUBECTL", "kubectl").split()
 _RENDER: Mapping[str, Callable[[Workload], dict[str, Any]]] = {"trainjob": train_job, "jobset": job_set}
 
 
@@ -43,14 +43,14 @@ class Cluster:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": found.namespace, "labels": labels}})
         try:
-            found.apply(*manifests(found.namespace))
+            found.apply(*manifests(found.namespace, "default"))
             yield found
         finally:
             found.kubectl("delete", "namespace", found.namespace, "--wait=false")
 
     def kubectl(self, *words: str, content: bytes | None = None) -> bytes:
         """Run kubectl in the namespace; what it says to standard error is an assertion's message."""
-        command = [*_KUBECTL, "--namespace", self.namespace, *words]
+        command = [*KUBECTL, "--namespace", self.namespace, *words]
         done = subprocess.run(command, input=content, capture_output=True, check=False)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr.decode()}"
         return done.stdout

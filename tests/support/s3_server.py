@@ -1,16 +1,21 @@
-"""Just enough of an S3 server on the loopback interface for its real clients: s3fs and TensorStore."""
+"""Just enough of an S3 server for its real clients, s3fs and TensorStore.
+
+`python s3_server.py PORT` serves on every interface, which is how a cluster's pods get one.
+"""
 
 import hashlib
+import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 from xml.sax.saxutils import escape
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 _DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 _ISO = "2026-01-01T00:00:00.000Z"
@@ -25,6 +30,7 @@ class S3Server:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     refuses: Callable[[str, str], bool] = lambda method, name: False
+    place: tuple[str, int] = ("127.0.0.1", 0)
 
     def __enter__(self) -> "S3Server":
         outer = self
@@ -32,7 +38,7 @@ class S3Server:
         class Handler(_Handler):
             store = outer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(self.place, Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
@@ -48,7 +54,7 @@ class S3Server:
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
         return keys | {"AWS_ENDPOINT_URL": url}
 
-    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def use(self, monkeypatch: "pytest.MonkeyPatch") -> None:
         """Let the clients of this process turn to it."""
         import s3fs
 
@@ -135,3 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _tag(content: bytes) -> str:
     return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+
+
+if __name__ == "__main__":
+    with S3Server(place=("0.0.0.0", int(sys.argv[1]))):
+        threading.Event().wait()
