@@ -52,14 +52,15 @@ def start(store: Store, one: Path, stage: str, run: str, *, hosts: int = 2, **ch
         "spec": {"backoffLimit": 3, "template": {"spec": body}},
     }
     store.cluster.apply(job)
-    return Attempt(store.cluster, f"{run}-task", f"{run}-{stage}")
+    return Attempt(store.cluster, run, stage)
 
 
 class Attempt:
     """A task's Job, which starts the hosts' job."""
 
-    def __init__(self, cluster: Cluster, name: str, hosts: str) -> None:
-        self.cluster, self.name, self.hosts = cluster, name, hosts
+    def __init__(self, cluster: Cluster, run: str, stage: str) -> None:
+        self.cluster, self.name, self.hosts = cluster, f"{run}-task", f"{run}-{stage}"
+        self.of_hosts = ("pods", "-l", f"podium.dev/run={run}")
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the task's pods, the first one first."""
@@ -93,7 +94,7 @@ def test_two_stages_by_two_hosts_leave_what_one_process_leaves(store: Store, one
 def test_a_task_whose_pod_goes_finds_its_hosts_again(store: Store, one: Path) -> None:
     task = start(store, one, "reward", "again", reward={"max_steps": 12})
     cluster = store.cluster
-    cluster.wait("the hosts", lambda: cluster.get("pods", "-l", f"podium.dev/run={task.name}")["items"], seconds=60)
+    cluster.wait("the hosts", lambda: cluster.get(*task.of_hosts)["items"], seconds=60)
     cluster.kubectl("delete", "pod", task.pods()[0]["metadata"]["name"], "--wait=false")
     cluster.wait("a second pod", lambda: len(task.pods()) == 1 and not deleting(task.pods()[0]), seconds=120)
     assert task.ended(400) == 0, task.log()
@@ -108,10 +109,9 @@ def deleting(pod: Mapping[str, Any]) -> bool:
 def test_of_a_task_that_is_cancelled_nothing_is_left(store: Store, one: Path) -> None:
     task = start(store, one, "reward", "cancel", reward={"max_steps": 500})
     cluster = store.cluster
-    hosts = ("pods", "-l", f"podium.dev/run={task.name}")
-    cluster.wait("the hosts", lambda: cluster.get(*hosts)["items"], seconds=60)
+    cluster.wait("the hosts", lambda: cluster.get(*task.of_hosts)["items"], seconds=60)
     cluster.kubectl("delete", "job", task.name, "--wait=false")
-    cluster.wait("their end", lambda: not cluster.get(*hosts)["items"], seconds=150)
+    cluster.wait("their end", lambda: not cluster.get(*task.of_hosts)["items"], seconds=30)
     assert not [one for one in cluster.get("trainjobs")["items"] if one["metadata"]["name"] == task.hosts]
 
 

@@ -55,9 +55,10 @@ def pod(index: int, **values: Any) -> Pod:
     return Pod(index=index, **{**usual, "out_of_memory": False, **values})
 
 
-def followed(script: Script, *, clock: Iterator[float] = iter(())) -> list[str]:
+def followed(script: Script, *, clock: Iterator[float] | None = None) -> list[str]:
     said: list[str] = []
-    follower = Follower(cast(Jobs, script), "job", said.append, clock=lambda: next(clock), sleep=lambda seconds: None)
+    times = iter(()) if clock is None else clock
+    follower = Follower(cast(Jobs, script), "job", said.append, clock=lambda: next(times), sleep=lambda seconds: None)
     try:
         follower.to_end()
     except JobFailed as failure:
@@ -101,10 +102,8 @@ def test_the_first_host_s_lines_are_said_once_and_those_after_a_restart_too() ->
 
 
 def test_what_a_host_waits_for_is_said_when_it_changes() -> None:
-    waits = [
-        [pod(1, started=False, waits_for=text)] for text in ("Unschedulable: no node", "Unschedulable: no node", "")
-    ]
-    script = Script([state("active")] * 3 + [state("complete")], [*waits, [pod(1)]])
+    waits = [pod(1, started=False, waits_for="Unschedulable: no node")]
+    script = Script([state("active")] * 3 + [state("complete")], [waits, waits, [pod(1)]])
     assert followed(script) == ["host 1 waits: Unschedulable: no node"]
 
 
