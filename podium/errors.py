@@ -44,6 +44,13 @@ class Stopped(Exception):
         self.done = done
 
 
+class Absent(Exception):
+    """Processes of a run did not meet in time, which whoever started them may mend by starting all again.
+
+    The command line prints the message and leaves with ExitCode.STOPPED.
+    """
+
+
 class Terminated(BaseException):
     """SIGTERM came to one of several processes that have nothing to save; the others hear of it."""
 

@@ -4,14 +4,14 @@ import signal
 import sys
 import traceback
 
-from podium.errors import ExitCode, GatesFailed, Stopped, Terminated, explained
+from podium.errors import Absent, ExitCode, GatesFailed, Stopped, Terminated, explained
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def is_fault(error: BaseException) -> bool:
     """Tell whether an error is a fault of ours, which keeps its stack trace."""
-    return not isinstance(error, KeyboardInterrupt | Stopped | GatesFailed) and explained(error) is None
+    return not isinstance(error, KeyboardInterrupt | Stopped | Absent | GatesFailed) and explained(error) is None
 
 
 def conclude(error: BaseException) -> int:
@@ -24,6 +24,8 @@ def conclude(error: BaseException) -> int:
     if isinstance(error, Stopped):
         print(f"podium {error}", file=sys.stderr)
         return ExitCode.STOPPED
+    if isinstance(error, Absent):
+        return _print("error", error, ExitCode.STOPPED)
     if isinstance(error, GatesFailed):
         return _print("gates failed", error, ExitCode.GATES_FAILED)
     meant = explained(error)

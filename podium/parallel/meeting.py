@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from podium.errors import UserError
+from podium.errors import Absent, UserError
 from podium.parallel.launch import Launch
 
 _LONGEST = 4096  # bytes of a line: whoever else knocks at the port is not listened to
@@ -22,18 +22,20 @@ def meet(launch: Launch, timeout: float) -> None:
     """Return when all processes are there.
 
     Raises:
-        UserError: Not within `timeout` seconds, or two have one number, or one counts other processes.
+        UserError: Two have one number, or one counts other processes, or flags name a place where not all come to.
+        Absent: They do not come within `timeout` seconds. What set the environment of all, a job of a cluster or a pod
+            of TPUs, starts them again; their hosts may have been slow.
     """
     deadline = time.monotonic() + timeout
-    reason = _receive(launch, deadline, timeout) if launch.index == 0 else _report(launch, deadline, timeout)
+    reason, late = _receive(launch, deadline, timeout) if launch.index == 0 else _report(launch, deadline, timeout)
     if reason:
-        raise UserError(reason)
+        raise (Absent if late and launch.source != "flags" else UserError)(reason)
 
 
-def _receive(launch: Launch, deadline: float, timeout: float) -> str:
-    """Wait in process 0 for the others, and tell them all what came of it."""
+def _receive(launch: Launch, deadline: float, timeout: float) -> tuple[str, bool]:
+    """Wait in process 0 for the others, and tell them all what came of it, and whether somebody is late."""
     callers: dict[int, tuple[socket.socket, str]] = {}
-    reason = ""
+    reason, late = "", False
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(launch))
         while len([index for index in callers if index > 0]) < launch.processes - 1:
@@ -41,6 +43,7 @@ def _receive(launch: Launch, deadline: float, timeout: float) -> str:
             try:
                 caller = stack.enter_context(server.accept()[0])
             except TimeoutError:
+                late = not reason
                 reason = reason or _missing(launch, callers, timeout)
                 break
             hello = _read(caller, _POLITE_S)
@@ -49,8 +52,8 @@ def _receive(launch: Launch, deadline: float, timeout: float) -> str:
                 reason, deadline = fault, min(deadline, time.monotonic() + _POLITE_S)
         for caller, _ in callers.values():
             with contextlib.suppress(OSError):
-                caller.sendall(json.dumps({"reason": reason}).encode() + b"\n")
-    return reason
+                caller.sendall(json.dumps({"reason": reason, "late": late}).encode() + b"\n")
+    return reason, late
 
 
 def _missing(launch: Launch, callers: dict[int, Any], timeout: float) -> str:
@@ -84,8 +87,8 @@ def _join(launch: Launch, callers: dict[int, tuple[socket.socket, str]], caller:
     return ""
 
 
-def _report(launch: Launch, deadline: float, timeout: float) -> str:
-    """Call process 0 until it answers; returns what it says."""
+def _report(launch: Launch, deadline: float, timeout: float) -> tuple[str, bool]:
+    """Call process 0 until it answers; returns what it says, and whether somebody is late."""
     reason = ""
     hello = {"index": launch.index, "processes": launch.processes, "host": socket.gethostname()}
     host, _, port = launch.coordinator.rpartition(":")
@@ -96,15 +99,16 @@ def _report(launch: Launch, deadline: float, timeout: float) -> str:
                 # Process 0 waits for others as long; it speaks last.
                 answer = _read(caller, left + _POLITE_S)
                 if answer is not None:
-                    return str(answer["reason"])
+                    return str(answer["reason"]), bool(answer["late"])
                 reason = "it hung up"
         except (OSError, UnicodeError) as error:  # a name may be none that DNS knows
             reason = getattr(error, "strerror", None) or str(error)
         time.sleep(min(0.2, left))
-    return (
+    reason = (
         f"process {launch.index}: nobody answers at {launch.coordinator} within {timeout:g} s ({reason}); "
         "start process 0 there, check that this host reaches that port, or raise platform.start_timeout"
     )
+    return reason, True
 
 
 @contextlib.contextmanager

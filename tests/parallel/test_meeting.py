@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from podium.errors import UserError
+from podium.errors import Absent, UserError
 from podium.parallel.launch import Launch
 from podium.parallel.meeting import meet
 from support.gang import free_port
@@ -21,7 +21,7 @@ def said(*places: tuple[int, int], timeout: float = PATIENT, port: int | None = 
 
     def one(place: tuple[int, int]) -> str:
         try:
-            meet(Launch(address, place[1], place[0], "test"), timeout)
+            meet(Launch(address, place[1], place[0], "flags"), timeout)
         except UserError as error:
             return str(error)
         return ""
@@ -51,6 +51,29 @@ def test_whoever_is_missing_is_named() -> None:
     assert "process 1, 3 of 4 did not come" in told[0]
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_where_a_cluster_starts_processes_one_that_is_late_is_started_again(index: int) -> None:
+    with pytest.raises(Absent, match="within 1 s"):
+        meet(Launch(f"localhost:{free_port()}", 2, index, "environment"), 1)
+
+
+def test_whoever_came_in_time_hears_that_somebody_is_late() -> None:
+    address = f"localhost:{free_port()}"
+
+    def come(index: int) -> None:
+        meet(Launch(address, 3, index, "environment"), SHORT)
+
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(come, index) for index in (0, 1)]:
+            with pytest.raises(Absent, match="process 2 of 3"):
+                one.result()
+
+
+def test_a_wrong_number_is_a_mistake_wherever_it_comes_from() -> None:
+    with pytest.raises(UserError, match="cannot be opened"), socket.create_server(("", 0)) as other:
+        meet(Launch(f"localhost:{other.getsockname()[1]}", 2, 0, "environment"), 1)
+
+
 def test_process_0_may_come_last() -> None:
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
@@ -67,7 +90,7 @@ def test_nobody_there() -> None:
 
 def test_a_name_that_is_none() -> None:
     with pytest.raises(UserError, match=r"nobody answers at x+:1 within .*label"):
-        meet(Launch("x" * 64 + ":1", 2, 1, "test"), SHORT)
+        meet(Launch("x" * 64 + ":1", 2, 1, "flags"), SHORT)
 
 
 def test_a_port_that_is_taken() -> None:
