@@ -1,4 +1,4 @@
-"""`platform.env` and `platform.secrets`: the environment of every task and pod."""
+"""`platform.env` and `platform.secrets`: the environment of every task and pod, and what pulls its image."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from podium.errors import UserError
 
 
 def apply_environment(task: dsl.PipelineTask, config: PodiumConfig, target: str) -> None:
-    """Give a task the variables and secrets of the config.
+    """Give a task the variables and secrets of the config, and what pulls its image.
 
     Raises:
         UserError: The target has no such secrets.
@@ -17,6 +17,8 @@ def apply_environment(task: dsl.PipelineTask, config: PodiumConfig, target: str)
     for name, value in config.platform.env.items():
         task.set_env_variable(name, value)
     if target == "kubeflow":
+        if config.platform.kubeflow.image_pull_secrets:
+            kubernetes.set_image_pull_secrets(task, list(config.platform.kubeflow.image_pull_secrets))
         for secret, keys in config.platform.secrets.items():
             kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=dict(keys))
     elif target == "vertex" and config.platform.secrets:

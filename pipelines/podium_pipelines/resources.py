@@ -7,10 +7,10 @@ from kfp import dsl, kubernetes
 from podium.config import Resources
 from podium.config.accelerators import ACCELERATORS
 from podium.errors import UserError
-from podium_pipelines.placement import accelerator_of, placement
+from podium_pipelines.placement import Nodes, accelerator_of, placement
 
 
-def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, target: str) -> None:
+def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, target: str, nodes: Nodes = "gke") -> None:
     """Set processors, memory and accelerators of one stage's task for Kubeflow or Vertex.
 
     Raises:
@@ -29,11 +29,14 @@ def apply_resources(task: dsl.PipelineTask, stage: str, wanted: Resources, targe
     if target == "vertex":
         _apply_vertex(task, wanted, where)
     else:
-        _apply_kubernetes(task, wanted, where)
+        _apply_kubernetes(task, wanted, where, nodes)
 
 
 def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
     accelerator = accelerator_of(wanted, where)
+    for name in ("node_selector", "tolerations", "shared_memory"):
+        if getattr(wanted, name):
+            raise UserError(f"{where}.{name}: Vertex AI has no nodes of yours; leave it out")
     if wanted.spot:
         raise UserError(f"{where}.spot: a Vertex pipeline task cannot run on spot machines; leave it out")
     if accelerator is None:
@@ -47,8 +50,16 @@ def _apply_vertex(task: dsl.PipelineTask, wanted: Resources, where: str) -> None
     task.set_accelerator_limit(wanted.count or 1)
 
 
-def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, where: str) -> None:
-    place = placement(wanted, where)
+def _apply_kubernetes(task: dsl.PipelineTask, wanted: Resources, where: str, nodes: Nodes) -> None:
+    place = placement(wanted, where, nodes)
+    if wanted.shared_memory:
+        kubernetes.empty_dir_mount(
+            task,
+            volume_name="shared-memory",
+            mount_path="/dev/shm",
+            medium="Memory",
+            size_limit=wanted.shared_memory,
+        )
     for label, value in place.selectors.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in place.tolerations:

@@ -94,7 +94,7 @@ def _finish(config: PodiumConfig, target: Target, versions: Versions, tasks: Map
         if wanted is not None and target == "kubeflow" and wanted.hosts > 1:
             launch(task, stage, config, wanted)
         elif wanted is not None and target != "local":
-            apply_resources(task, stage, wanted, target)
+            apply_resources(task, stage, wanted, target, config.platform.kubeflow.nodes)
     if target == "local":
         # One machine runs one task at a time; a fixed order makes "[3/6] sample" mean the same in every run.
         for earlier, later in itertools.pairwise(tasks.values()):

@@ -65,13 +65,25 @@ EFFICIENCY = Efficiency()
 
 
 @dataclass(frozen=True)
+class Instance:
+    """The one instance type of AWS that has an accelerator, eight of them, and its EFA interfaces to other hosts."""
+
+    name: str
+    interfaces: int
+
+
+@dataclass(frozen=True)
 class Accelerator:
-    """What each target calls one accelerator; `vertex` is None where a plain Vertex task cannot have it."""
+    """What each target calls one accelerator.
+
+    `vertex` is None where a plain Vertex task cannot have it, `aws` where none or several types of instances have it.
+    """
 
     resource: str
     gke: str
     vertex: str | None
     chip: Chip
+    aws: Instance | None = None
 
     @property
     def is_tpu(self) -> bool:
@@ -79,7 +91,15 @@ class Accelerator:
 
 
 def _gpu(
-    gke: str, *, per_host: int, gb: float, peak: float, peak_float32: float, bandwidth: float, link: float
+    gke: str,
+    *,
+    per_host: int,
+    gb: float,
+    peak: float,
+    peak_float32: float,
+    bandwidth: float,
+    link: float,
+    aws: Instance | None = None,
 ) -> Accelerator:
     """Describe an NVIDIA GPU; peak in 1e12 operations a second, the rest in GB and GB/s.
 
@@ -97,7 +117,7 @@ def _gpu(
         network=12.5e9,
         latency=20e-6,
     )
-    return Accelerator(GPU_RESOURCE, gke, gke.upper().replace("-", "_"), chip)
+    return Accelerator(GPU_RESOURCE, gke, gke.upper().replace("-", "_"), chip, aws)
 
 
 def _tpu(
@@ -137,6 +157,8 @@ def _tpu(
 # Names: GKE's node labels cloud.google.com/gke-accelerator and gke-tpu-accelerator; Vertex's AcceleratorType. TPUs from
 # v4 on are no accelerator type of a Vertex pipeline task: there they are machine types of a CustomJob.
 #
+# AWS: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa-acc-inst-types.html. T4, L4 and V100 are in many types.
+#
 # Figures of GPUs: NVIDIA's data sheets of T4, V100 (SXM2), L4, A100 (SXM4), H100 (SXM5) and H200 (SXM), dense, not
 # sparse. float32 products are TF32 from the L4 and A100 on; T4 and V100 have no units for bfloat16 and compute it as
 # float32. link is NVLink one way (half of what is published), PCIe for T4 (3.0 x16) and L4 (4.0 x16).
@@ -152,19 +174,47 @@ ACCELERATORS = {
     ),
     "nvidia-l4": _gpu("nvidia-l4", per_host=8, gb=24, peak=121, peak_float32=60, bandwidth=300, link=32),
     "nvidia-tesla-a100": _gpu(
-        "nvidia-tesla-a100", per_host=16, gb=40, peak=312, peak_float32=156, bandwidth=1555, link=300
+        "nvidia-tesla-a100",
+        per_host=16,
+        gb=40,
+        peak=312,
+        peak_float32=156,
+        bandwidth=1555,
+        link=300,
+        aws=Instance("p4d.24xlarge", 4),
     ),
     "nvidia-a100-80gb": _gpu(
-        "nvidia-a100-80gb", per_host=8, gb=80, peak=312, peak_float32=156, bandwidth=2039, link=300
+        "nvidia-a100-80gb",
+        per_host=8,
+        gb=80,
+        peak=312,
+        peak_float32=156,
+        bandwidth=2039,
+        link=300,
+        aws=Instance("p4de.24xlarge", 4),
     ),
     "nvidia-h100-80gb": _gpu(
-        "nvidia-h100-80gb", per_host=8, gb=80, peak=989, peak_float32=494, bandwidth=3350, link=450
+        "nvidia-h100-80gb",
+        per_host=8,
+        gb=80,
+        peak=989,
+        peak_float32=494,
+        bandwidth=3350,
+        link=450,
+        aws=Instance("p5.48xlarge", 32),
     ),
     "nvidia-h100-mega-80gb": _gpu(
         "nvidia-h100-mega-80gb", per_host=8, gb=80, peak=989, peak_float32=494, bandwidth=3350, link=450
     ),
     "nvidia-h200-141gb": _gpu(
-        "nvidia-h200-141gb", per_host=8, gb=141, peak=989, peak_float32=494, bandwidth=4800, link=450
+        "nvidia-h200-141gb",
+        per_host=8,
+        gb=141,
+        peak=989,
+        peak_float32=494,
+        bandwidth=4800,
+        link=450,
+        aws=Instance("p5en.48xlarge", 16),
     ),
     "v4": _tpu(
         "tpu-v4-podslice",

@@ -64,6 +64,17 @@ def _auto_or_sizes(value: Any) -> Any:
 MeshChoice = Annotated[Literal["auto"] | MeshConfig, BeforeValidator(_auto_or_sizes)]
 
 
+class Toleration(Section):
+    """A taint of nodes that pods tolerate, as Kubernetes writes it."""
+
+    key: str = Field(description="Key of the taint.")
+    operator: Literal["Exists", "Equal"] = Field("Exists", description="Exists: any value; Equal: `value`.")
+    value: str | None = Field(None, description="Value of the taint, for Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Effect of the taint; null: any."
+    )
+
+
 class Resources(Section):
     """What one stage asks of its host or hosts."""
 
@@ -74,6 +85,11 @@ class Resources(Section):
     topology: str | None = Field(None, description="TPU slice shape, such as 4x4x8 (chips along each side).")
     hosts: Positive = Field(1, description="Hosts that work on the stage together.")
     spot: bool = Field(False, description="Run on machines that may be taken back.")
+    node_selector: dict[str, str] = Field({}, description="Further labels of the nodes on Kubernetes.")
+    tolerations: list[Toleration] = Field([], description="Further taints of the nodes that are tolerated.")
+    shared_memory: Quantity | None = Field(
+        None, description='Most that /dev/shm may hold, as Kubernetes writes it: "16Gi"; null: the node\'s default.'
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,6 +127,15 @@ class KubeflowConfig(Section):
     experiment: str = Field("podium", description="Experiment the run is listed under.")
     service_account: str | None = Field(None, description="Kubernetes account that the tasks act as.")
     storage: Store | None = Field(None, description="URI under which runs keep their artifacts; null: the server's.")
+    image_pull_secrets: list[str] = Field([], description="Secrets of the namespace that tasks pull their images with.")
+    queue: str | None = Field(
+        None, description="Kueue's local queue that admits the hosts of a stage with hosts above 1; null: none."
+    )
+    nodes: Literal["gke", "eks", "any"] = Field(
+        "gke",
+        description="Whose labels say which accelerator a node has: GKE's, EKS's (the type of instance), or nobody's, "
+        "so that resources.STAGE.node_selector alone chooses nodes.",
+    )
     launcher_image: Image | None = Field(
         None, description="Image of tasks that start a stage on several hosts; null: the one of this version."
     )

@@ -24,7 +24,7 @@ def asked(accelerator: str) -> Resources:
 def accelerator(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
     """Let the first node say that it has an accelerator, and is reserved for those who want it."""
     node = cluster.get("nodes")["items"][0]["metadata"]["name"]
-    place = placement(asked(request.param), "here")
+    place = placement(asked(request.param), "here", "gke")
     (resource,) = place.limits
     capacity = f"/status/capacity/{resource.replace('/', '~1')}"
     labels, taint = [f"{key}={value}" for key, value in place.selectors.items()], f"{resource}=present:NoSchedule"

@@ -1,5 +1,6 @@
 """What a phase on several hosts is rendered to; tests/cluster gives the same to a real Kubernetes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,3 +137,14 @@ def test_a_gang_restarts_but_not_after_what_would_only_come_again(kind: str) -> 
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never"
     assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+
+
+@pytest.mark.parametrize("render", [train_job, job_set])
+def test_queue_secrets_and_shared_memory_reach_the_pods(render: Any) -> None:
+    given = replace(workload(hosts=2, shared_memory="8Gi"), queue="team", pull_secrets=["registry"])
+    job = render(given)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    pod = pod_of(job)
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    memory = next(one for one in pod["volumes"] if one["name"] == "shared-memory")
+    assert memory["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}

@@ -12,6 +12,7 @@ from podium_pipelines.multihost.workload import (
     pod,
     pod_placement,
     restart_policy,
+    volumes,
 )
 
 API = "jobset.x-k8s.io/v1alpha2"
@@ -28,7 +29,7 @@ def job_set(workload: Workload) -> dict[str, Any]:
     """
     slices = workload.slices
     hosts = workload.resources.hosts // slices
-    body = pod() | pod_placement(workload)
+    body = pod() | pod_placement(workload) | {"volumes": volumes(workload)}
     container = body["containers"][0] | {
         "image": workload.image,
         "command": list(workload.command),

@@ -19,6 +19,7 @@ from podium_pipelines.multihost.job_set import job_set
 from podium_pipelines.multihost.jobs import Jobs
 from podium_pipelines.multihost.train_job import train_job
 from podium_pipelines.multihost.workload import Workload
+from podium_pipelines.placement import Nodes
 
 # The variable that holds, as JSON, what a task has to know beside its executor input. It is no argument: how many
 # hosts there are changes no result, and KFP's cache goes by arguments.
@@ -37,6 +38,9 @@ class HostsConfig(Section):
     image: str = Field(description="Image of the pods.")
     resources: Resources = Field(description="What each host has, and how many there are.")
     env: list[dict[str, Any]] = Field([], description="Environment of the pods, as Kubernetes writes it.")
+    nodes: Nodes = Field("gke", description="Whose labels the nodes have.")
+    pull_secrets: list[str] = Field([], description="Secrets to pull the image with.")
+    queue: str = Field("", description="Kueue's local queue.")
 
 
 def read_hosts(env: Mapping[str, str]) -> HostsConfig:
@@ -74,6 +78,9 @@ def workload(stage: str, executor_input: str, hosts: HostsConfig, here: Here, en
         env=[*hosts.env, *({"name": name, "value": env[name]} for name in _HANDED_ON if env.get(name))],
         labels={"podium.dev/run": run[:63], "podium.dev/stage": stage},
         owner=here.owner,
+        nodes=hosts.nodes,
+        pull_secrets=hosts.pull_secrets,
+        queue=hosts.queue,
     )
 
 

@@ -10,6 +10,7 @@ from podium_pipelines.multihost.workload import (
     pod,
     pod_placement,
     restart_policy,
+    volumes,
 )
 
 API = "trainer.kubeflow.org/v1alpha1"
@@ -53,7 +54,9 @@ def train_job(workload: Workload) -> dict[str, Any]:
     Raises:
         UserError: Its resources are none that a pod can have.
     """
-    place = {"metadata": {"labels": dict(workload.labels)}, "spec": pod_placement(workload)}
+    place: dict[str, Any] = {"metadata": {"labels": dict(workload.labels)}, "spec": pod_placement(workload)}
+    if workload.resources.shared_memory:
+        place["spec"] |= {"volumes": volumes(workload)}
     trainer: dict[str, Any] = {
         "image": workload.image,
         "command": list(workload.command),

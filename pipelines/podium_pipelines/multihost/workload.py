@@ -6,7 +6,7 @@ from typing import Any
 
 from podium.config import Resources
 from podium.errors import UserError
-from podium_pipelines.placement import accelerator_of, placement
+from podium_pipelines.placement import Nodes, accelerator_of, placement
 
 # The container of a pod; Kubeflow Trainer looks for this name.
 CONTAINER = "node"
@@ -35,6 +35,9 @@ class Workload:
         env: Environment of every pod, as Kubernetes writes it.
         labels: Labels of the job and its pods.
         owner: Owner reference: with what it names, the job goes.
+        nodes: Whose labels the nodes have.
+        pull_secrets: Secrets to pull the image with.
+        queue: Kueue's local queue that admits the job; "" where none is asked.
     """
 
     name: str
@@ -45,6 +48,9 @@ class Workload:
     env: Sequence[Mapping[str, Any]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: Mapping[str, Any] | None = None
+    nodes: Nodes = "gke"
+    pull_secrets: Sequence[str] = ()
+    queue: str = ""
 
     @property
     def slices(self) -> int:
@@ -73,21 +79,34 @@ class Workload:
 def metadata(workload: Workload) -> dict[str, Any]:
     """Return the metadata of a workload's job."""
     owner = {"ownerReferences": [dict(workload.owner)]} if workload.owner else {}
-    return {"name": workload.name, "labels": dict(workload.labels), **owner}
+    queue = {"kueue.x-k8s.io/queue-name": workload.queue} if workload.queue else {}
+    return {"name": workload.name, "labels": {**workload.labels, **queue}, **owner}
 
 
 def limits(workload: Workload) -> dict[str, str]:
     """Return what one pod takes of its host."""
     wanted = workload.resources
     given = {name: getattr(wanted, name) for name in _QUANTITIES if getattr(wanted, name) is not None}
-    return given | dict(placement(wanted, workload.where).limits)
+    return given | dict(placement(wanted, workload.where, workload.nodes).limits)
 
 
 def pod_placement(workload: Workload) -> dict[str, Any]:
-    """Return the fields of a pod that say where it may run; those that say nothing are left out."""
-    place = placement(workload.resources, workload.where)
-    fields = {"nodeSelector": dict(place.selectors), "tolerations": [dict(one) for one in place.tolerations]}
+    """Return the fields of a pod that say where it may run and what pulls its image, but for those that are empty."""
+    place = placement(workload.resources, workload.where, workload.nodes)
+    fields = {
+        "nodeSelector": dict(place.selectors),
+        "tolerations": [dict(one) for one in place.tolerations],
+        "imagePullSecrets": [{"name": name} for name in workload.pull_secrets],
+    }
     return {name: value for name, value in fields.items() if value}
+
+
+def volumes(workload: Workload | None = None) -> list[dict[str, Any]]:
+    """Return the volumes of a pod, all of them gone with it."""
+    memory = {"medium": "Memory"}
+    if workload and workload.resources.shared_memory:
+        memory["sizeLimit"] = workload.resources.shared_memory
+    return [{"name": "tmp", "emptyDir": {}}, {"name": "shared-memory", "emptyDir": memory}]
 
 
 def pod() -> dict[str, Any]:
@@ -121,10 +140,7 @@ def pod() -> dict[str, Any]:
                 ],
             }
         ],
-        "volumes": [
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
-        ],
+        "volumes": volumes(),
     }
 
 
