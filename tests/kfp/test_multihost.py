@@ -113,7 +113,8 @@ def test_neighbours_of_a_slice_are_its_own() -> None:
     ("resources", "said"),
     [
         ({"hosts": 3, "accelerator": "v5e", "topology": "4x4", "count": 4}, "hosts: 4"),
-        ({"hosts": 2, "accelerator": "v5e", "topology": "4x4", "count": 3}, "16 chips"),
+        ({"hosts": 6, "accelerator": "v5e", "topology": "4x4", "count": 4}, "hosts: 4"),
+        ({"hosts": 5, "accelerator": "v5e", "topology": "4x4", "count": 3}, "16 chips"),
         ({"hosts": 2, "accelerator": "v5p"}, "topology is missing"),
         ({"hosts": 2, "accelerator": "v99"}, "'v99' is unknown"),
     ],

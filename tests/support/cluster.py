@@ -207,17 +207,19 @@ class PodGang:
 
     def _mounted(self, job: dict[str, Any]) -> dict[str, Any]:
         """Let the job's pods see the volume."""
-        own = {"subPathExpr": f"{self.name}/$(JOB_COMPLETION_INDEX)"}
-        mounts = [{"name": self.data.name, "mountPath": SHARED}]
+        mounts, volumes = [{"name": self.data.name, "mountPath": SHARED}], [self.data.volume]
         if not self.common:
-            mounts.append({"name": self.data.name, "mountPath": f"{OWN}/{self.name}"} | own)
+            # Under another name: a patch of a TrainJob mounts each volume once.
+            own = {"subPathExpr": f"{self.name}/$(JOB_COMPLETION_INDEX)", "mountPath": f"{OWN}/{self.name}"}
+            mounts.append({"name": "own", **own})
+            volumes.append(self.data.volume | {"name": "own"})
         if self.kind == "jobset":
             for replicated in job["spec"]["replicatedJobs"]:
                 body = replicated["template"]["spec"]["template"]["spec"]
-                body["volumes"] = [*body["volumes"], self.data.volume]
+                body["volumes"] = [*body["volumes"], *volumes]
                 body["containers"][0]["volumeMounts"] = [*body["containers"][0]["volumeMounts"], *mounts]
             return job
-        body = {"volumes": [self.data.volume], "containers": [{"name": CONTAINER, "volumeMounts": mounts}]}
+        body = {"volumes": volumes, "containers": [{"name": CONTAINER, "volumeMounts": mounts}]}
         template = {"spec": {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": {"spec": body}}}}]}}
         patch = {"manager": "podium.dev/test", "trainingRuntimeSpec": {"template": template}}
         job["spec"]["runtimePatches"] = [*job["spec"]["runtimePatches"], patch]
