@@ -58,13 +58,13 @@ def test_two_pods_of_a_job_set_leave_what_one_leaves(data: DataVolume, one: Path
 def test_a_pod_that_goes_starts_all_again_from_their_checkpoint(
     data: DataVolume, one: Path, results: Path, *, leader: bool, gently: bool
 ) -> None:
-    steps = "ppo.max_steps=40"
-    whole = PodGang(data, 2, "forty")
-    if not (results / "forty").exists():
+    steps = "ppo.max_steps=12"
+    whole = PodGang(data, 2, "twelve")
+    if not (results / "twelve").exists():
         copied(whole, "one", "prepare", "reward")
         run(whole, results, ())
         whole.run("ppo", steps)
-        data.fetch("forty", results)
+        data.fetch("twelve", results)
     gang = PodGang(data, 2, f"gone-{int(leader)}{int(gently)}")
     copied(gang, "one", "prepare", "reward")
     job = gang.start("ppo", steps, "ppo.save_steps=1")
@@ -74,7 +74,7 @@ def test_a_pod_that_goes_starts_all_again_from_their_checkpoint(
     assert job.ended(400) == "complete", job.logs()
     assert job.restarts() >= 1
     assert "step 1/" not in log_of(job)
-    mine, theirs = data.fetch(gang.name, results), results / "forty"
+    mine, theirs = data.fetch(gang.name, results), results / "twelve"
     weights = Path("ppo", "policy", "model.safetensors")
     assert (mine / weights).read_bytes() == (theirs / weights).read_bytes()
 
