@@ -60,7 +60,7 @@ test: lint types pytest ## Check style, floors and types, then run all tests (th
 lint: $(VENV)/.podium ## Check style and formatting with ruff and shellcheck, and the floors with import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck .ci/run containers/*.sh requirements/*.sh
+	$(BIN)/shellcheck --external-sources .ci/run containers/*.sh containers/*/*.sh requirements/*.sh
 	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.podium ## Check types with mypy

@@ -1,39 +1,32 @@
 #!/usr/bin/env bash
 # Show that an image ($1) starts as any user, without a network and on a read-only disk, and holds what it should; $2 is
-# trainer or launcher.
+# cpu, cuda, tpu or launcher. No accelerator is needed: its plugin has to be there, and JAX computes on the CPU.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+source containers/engine.sh
+image=$1 kind=$2
 
-in_image() { docker run --rm --interactive --network=none --read-only --tmpfs /tmp --user 12345:12345 "$1" "${@:2}"; }
+case $("$engine" --version) in
+  buildah*) # Has no read-only disk.
+    container=$("$engine" from --pull-never "$image")
+    trap '"$engine" rm "$container" >/dev/null' EXIT
+    in_image() { "$engine" run --network none --user 12345:12345 --env JAX_PLATFORMS=cpu "$container" -- "$@"; }
+    user=$("$engine" run "$container" -- id -u)
+    ;;
+  *)
+    in_image() {
+      "$engine" run --rm --interactive --network=none --read-only --tmpfs /tmp --user 12345:12345 \
+        --env JAX_PLATFORMS=cpu "$image" "$@"
+    }
+    user=$("$engine" run --rm --network=none "$image" id -u)
+    ;;
+esac
 
-in_image "$1" podium --help >/dev/null
-in_image "$1" python -m podium schema >/dev/null
-if [ "$2" = launcher ]; then
-  in_image "$1" podium launch --help >/dev/null
-  in_image "$1" python - <<'PY'
-import importlib.util
-
-import podium_pipelines.multihost.task
-
-for name in ("jax", "kfp", "numpy", "torch"):
-    assert importlib.util.find_spec(name) is None, f"{name} has no place in a launcher image"
-PY
-  echo "smoke test passed: $1"
-  exit
+[ "$user" = 1000 ] || { echo "$image runs as user $user; 1000 was expected" >&2; exit 1; }
+in_image podium --help >/dev/null
+in_image python -m podium schema >/dev/null
+if [ "$kind" = launcher ]; then
+  in_image podium launch --help >/dev/null
 fi
-in_image "$1" python - <<'PY'
-import importlib.util
-
-import jax
-
-import podium.stages.evaluate
-import podium.stages.export
-import podium.stages.ppo
-import podium.stages.prepare
-import podium.stages.reward
-import podium.stages.sample
-
-assert float(jax.jit(lambda x: x + 1)(jax.numpy.float32(1))) == 2
-for name in ("kfp", "torch", "pytest"):
-    assert importlib.util.find_spec(name) is None, f"{name} has no place in a trainer image"
-PY
-echo "smoke test passed: $1"
+in_image python - "$kind" <containers/smoke.py
+echo "smoke test passed: $image"

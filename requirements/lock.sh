@@ -13,6 +13,8 @@ unset UV_FIND_LINKS
 
 compile "$1" requirements/installer.in -o requirements/installer.lock
 compile "$1" --no-deps requirements/demo.in -o requirements/demo.lock
+# What lists an image's packages, while it is built.
+compile "$1" requirements/sbom.in -o requirements/sbom.lock
 compile "$1" --extra train --extra cloud --extra kfp --extra launcher --extra vertex --extra dev pyproject.toml -o requirements/dev.lock
 for accelerator in cpu cuda tpu; do
   extra=(--extra "$accelerator")

@@ -71,7 +71,7 @@ def test_images_hold_the_versions_that_the_tests_ran_with(name: str) -> None:
     assert "kfp" not in image
 
 
-@pytest.mark.parametrize("name", ["installer", "demo"])
+@pytest.mark.parametrize("name", ["installer", "demo", "sbom"])
 def test_short_locks_pin_what_their_input_names(name: str) -> None:
     asked = Requirement((ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").strip())
     (version,) = pins(ROOT / "requirements" / f"{name}.lock")[asked.name]
