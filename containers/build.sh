@@ -32,7 +32,10 @@ epoch=1580601600
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-inputs=(--build-arg "BASE=$base" --build-arg "LOCK=$lock")
+inputs=(
+  --build-arg "BASE=$base" --build-arg "LOCK=$lock"
+  --build-arg "TITLE=podium-$name" --build-arg "VERSION=$version$suffix" --build-arg "REVISION=$revision"
+)
 if [ -n "${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-}}" ]; then
   printf %s "${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}" >"$work/index"
   inputs+=(--secret "id=index,src=$work/index")
@@ -54,11 +57,7 @@ fi
 # shellcheck disable=SC2086 # several arguments on purpose
 build() { "$engine" build ${DOCKER_BUILD_ARGS:-} -f containers/trainer/Dockerfile "${inputs[@]}" "$@" .; }
 
-build ${CLEAN:+--no-cache} "${stored[@]}" --target image -t "$image:$version$suffix" --iidfile "$work/id" \
-  --label "org.opencontainers.image.title=podium $name" \
-  --label "org.opencontainers.image.version=$version$suffix" \
-  --label "org.opencontainers.image.revision=$revision" \
-  --label "org.opencontainers.image.licenses=Apache-2.0"
+build ${CLEAN:+--no-cache} "${stored[@]}" --target image -t "$image:$version$suffix" --iidfile "$work/id"
 id=$(<"$work/id")
 id=${id#sha256:}
 # KFP's cache goes by the name of the image: one that says which build it is, beside the one that moves.

@@ -165,14 +165,21 @@ def test_two_builds_give_one_image(builds: tuple[Built, Built]) -> None:
     )
 
 
+def revision() -> str:
+    """Return what git says of the tree that is built."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def test_labels_say_what_it_is(builds: tuple[Built, Built]) -> None:
     built = builds[-1]
     labels = json.loads(built.ask("inspect", "--format", "{{json .Config.Labels}}", built.name))
     prefix = "org.opencontainers.image."
     assert {name.removeprefix(prefix): value for name, value in labels.items()} == {
-        "title": "podium launcher",
+        "title": "podium-launcher",
         "version": __version__,
-        "revision": labels[f"{prefix}revision"],
+        "revision": revision(),
         "licenses": "Apache-2.0",
     }
 
