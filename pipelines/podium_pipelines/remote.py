@@ -14,6 +14,10 @@ from podium_pipelines.arguments import require
 FINISHED = frozenset({"succeeded", "failed", "canceled", "skipped", "error"})
 
 
+class ServiceUnreachable(UserError):
+    """A service that did not answer this time."""
+
+
 @dataclass(frozen=True)
 class RunState:
     """A run as its service sees it; states are lower-case words such as running or succeeded.

@@ -2,18 +2,19 @@
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError, ServiceUnavailable
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import aiplatform
 
 from podium.config import STAGES, VertexConfig
 from podium.errors import UserError
 from podium.version import __version__
-from podium_pipelines.remote import RunState, plain_state
+from podium_pipelines.remote import RunState, ServiceUnreachable, plain_state
 
 
 class Vertex:
@@ -50,33 +51,54 @@ class Vertex:
 
     def address(self, run: str) -> str:
         """Return the address of a run's page."""
-        _, project, _, region, _, job = run.split("/")
+        project, region, job = _parts(run)
         return f"https://console.cloud.google.com/vertex-ai/locations/{region}/pipelines/runs/{job}?project={project}"
 
     def state(self, run: str) -> RunState:
         """Return how far a run is."""
-        with _calls():
-            job = aiplatform.PipelineJob.get(run)
-            resource = job.gca_resource
+        resource = self._run(run)
         stages = {task.task_name: plain_state(task.state.name) for task in resource.job_detail.task_details}
         return RunState(plain_state(resource.state.name), stages, resource.error.message)
 
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
+        state = self.state(run)
+        if state.finished:
+            raise UserError(f"{run} has already ended, as {state.state}: there is nothing to stop")
         with _calls():
             aiplatform.PipelineJob.get(run).cancel()
 
     def logs(self, run: str) -> Iterator[str]:
         """Yield why stages failed, and the command that shows everything: output itself is in Cloud Logging."""
-        with _calls():
-            details = aiplatform.PipelineJob.get(run).gca_resource.job_detail.task_details
-        for task in details:
+        for task in self._run(run).job_detail.task_details:
             if task.task_name in STAGES and task.error.message:
                 yield f"== {task.task_name}"
                 yield from task.error.message.splitlines()
-        _, project, _, _, _, job = run.split("/")
+        project, _, job = _parts(run)
         query = f'labels."ml.googleapis.com/pipeline_job_id"="{job}" OR resource.labels.pipeline_job_id="{job}"'
         yield f"All output: gcloud logging read '{query}' --project {project} --order asc"
+
+    def _run(self, run: str) -> Any:
+        _parts(run)
+        try:
+            with _calls():
+                return aiplatform.PipelineJob.get(run).gca_resource
+        except UserError as error:
+            if isinstance(error.__cause__, NotFound):
+                raise UserError(f"Vertex AI knows no run {run}: {error.__cause__.message}") from error
+            raise
+
+
+def _parts(run: str) -> tuple[str, str, str]:
+    """Return project, region and job of a run's name.
+
+    Raises:
+        UserError: It is no name of a run.
+    """
+    match = re.fullmatch(r"projects/([^/]+)/locations/([^/]+)/pipelineJobs/([^/]+)", run)
+    if match is None:
+        raise UserError(f"RUN {run!r}: a run of Vertex AI is called projects/PROJECT/locations/REGION/pipelineJobs/ID")
+    return match[1], match[2], match[3]
 
 
 @contextlib.contextmanager
@@ -86,5 +108,8 @@ def _calls() -> Iterator[Any]:
         yield
     except GoogleAuthError as error:
         raise UserError(f"Google Cloud: {error}; write: gcloud auth application-default login") from error
+    except (ServiceUnavailable, RetryError, OSError) as error:
+        reason = str(error).rpartition(": ")[2]
+        raise ServiceUnreachable(f"Vertex AI cannot be reached: {reason}; check network and platform.vertex") from error
     except GoogleAPICallError as error:
         raise UserError(f"Vertex AI: {error.message}") from error

@@ -145,6 +145,12 @@ class KubeflowConfig(Section):
         "JobSet, which also joins several TPU slices.",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.host is not None and not self.host.startswith(("http://", "https://")):
+            fail("host", f"{self.host!r} has no scheme; write http://{self.host} or https://{self.host}")
+        return self
+
 
 class PlatformConfig(Section):
     """Where and on what the stages run."""

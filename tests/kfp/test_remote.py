@@ -1,105 +1,17 @@
 """submit, status, cancel and logs: the real clients of Kubeflow and Vertex AI against fakes of their services."""
 
-import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import google.auth
 import pytest
-import typer
 import yaml
-from click.testing import Result
-from google.auth.credentials import AnonymousCredentials
-from typer.testing import CliRunner
 
-from podium.errors import UserError
-from podium_pipelines import cli, remote
-from support.fake_services import FakeKubeflow, FakeKubernetes, FakeVertex
-from support.json_server import JsonServer
-from support.stores import in_memory
+from support.fake_services import FakeKubernetes
+from support.services import Service
 
 # The clients leave their connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@dataclasses.dataclass(frozen=True)
-class Service:
-    """A running fake, the config that points to it, and the commands on it."""
-
-    fake: Any
-    server: JsonServer
-    config: Path
-
-    def call(self, *arguments: str) -> Result:
-        """Run a command of `podium`."""
-        app = typer.Typer()
-        cli.register(app)
-        return CliRunner().invoke(app, list(arguments))
-
-    def submit(self, *options: str) -> Result:
-        """Submit the config."""
-        return self.call("submit", str(self.config), *options)
-
-    def on(self, verb: str, run: str) -> Result:
-        """Call a verb on a run."""
-        return self.call(verb, run, "--config", str(self.config))
-
-
-def write_config(folder: Path, **platform: Any) -> Path:
-    """Write a config whose files are in a bucket."""
-    config = folder / "rlhf.yaml"
-    data = {"preferences": "gs://submitted/a.jsonl", "prompts": "gs://submitted/b.jsonl"}
-    model = {"name_or_path": "gs://submitted/m"}
-    config.write_text(yaml.safe_dump({"model": model, "data": data, "platform": platform}))
-    return config
-
-
-@pytest.fixture(autouse=True)
-def store(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a store that holds the files of `write_config`."""
-    found = in_memory(monkeypatch)
-    found.pipe({f"/submitted/{name}": name.encode() for name in ("a.jsonl", "b.jsonl", "m/config.json")})
-    return found
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look again at once."""
-    monkeypatch.setattr(remote.time, "sleep", lambda _: None)
-
-
-@pytest.fixture
-def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Return a fake Kubeflow Pipelines server."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    fake = FakeKubeflow()
-    with JsonServer(fake.route) as server:
-        settings = {"host": server.url, "storage": "s3://runs", "service_account": "runner"}
-        yield Service(fake, server, write_config(tmp_path, target="kubeflow", kubeflow=settings))
-
-
-@pytest.fixture
-def vertex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Return a fake Vertex AI."""
-    from google.cloud.aiplatform.utils import gcs_utils
-
-    monkeypatch.setattr(google.auth, "default", lambda **_: (AnonymousCredentials(), "project"))
-    # It asks Cloud Storage, and logs a stack trace when that is not there.
-    monkeypatch.setattr(gcs_utils, "create_gcs_bucket_for_pipeline_artifacts_if_it_does_not_exist", lambda **_: None)
-    fake = FakeVertex()
-    with JsonServer(fake.route) as server:
-        settings = {
-            "project": "project",
-            "region": "europe-west4",
-            "staging_bucket": "gs://runs",
-            "service_account": "runner@project",
-            "encryption_key": "projects/p/locations/l/keyRings/r/cryptoKeys/k",
-            "api_endpoint": server.url,
-            "api_transport": "rest",
-        }
-        yield Service(fake, server, write_config(tmp_path, target="vertex", vertex=settings))
 
 
 def test_kubeflow_gets_the_pipeline_its_root_and_its_account(kubeflow: Service) -> None:
@@ -179,38 +91,11 @@ def test_a_canceled_run_ends_the_waiting(kubeflow: Service) -> None:
     assert "The run ended as canceled;" in kubeflow.submit("--wait").stderr
 
 
-def test_an_unknown_kubeflow_run_is_said(kubeflow: Service) -> None:
-    result = kubeflow.on("status", "run-9")
-    assert isinstance(result.exception, UserError)
-    assert str(result.exception) == "Kubeflow Pipelines: /runs/run-9 not found"
-
-
-def test_logs_of_kubeflow_are_those_of_the_stages_pods(
-    kubeflow: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = FakeKubernetes({"driver": ["driver"], "pod-a": ["--", "python", "-m", "podium", "reward", "--executor"]})
-    with JsonServer(cluster.route) as server:
-        context = {"cluster": "c", "user": "u"}
-        kubeconfig = {
-            "clusters": [{"name": "c", "cluster": {"server": server.url}}],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [{"name": "x", "context": context}],
-            "current-context": "x",
-        }
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-        result = kubeflow.on("logs", "run-0")
-        asked = server.requests[0].query["labelSelector"]
-    assert result.stdout == "== reward\npod-a says hello\nmain\n"
-    assert asked == "pipeline/runid=run-0"
-
-
-def test_logs_of_kubeflow_without_a_kubeconfig_are_refused(
-    kubeflow: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    assert "no kubeconfig was found; set KUBECONFIG" in str(kubeflow.on("logs", "run-0").exception)
+def test_logs_of_kubeflow_are_those_of_the_stages_pods(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    kubeflow.submit()
+    cluster.pods = {"driver": ["driver"], "pod-a": ["--", "python", "-m", "podium", "reward", "--executor"]}
+    assert kubeflow.on("logs", "run-0").stdout == "== reward\npod-a says hello\nmain\n"
+    assert cluster.requests[0].query["labelSelector"] == "pipeline/runid=run-0"
 
 
 def test_vertex_gets_the_pipeline_and_the_platform_s_settings(vertex: Service) -> None:
@@ -238,6 +123,7 @@ def test_vertex_status_wait_and_cancel(vertex: Service) -> None:
     (name,) = vertex.fake.jobs
     vertex.fake.looks[name] = 0
     assert vertex.on("status", name).stdout == "prepare   succeeded\nrun       running\n"
+    vertex.fake.looks[name] = 0
     vertex.on("cancel", name)
     assert vertex.on("status", name).stdout.endswith("run       canceled\n")
 
@@ -250,13 +136,6 @@ def test_logs_of_vertex_say_why_and_where_the_rest_is(vertex: Service) -> None:
     assert lines[:2] == ["== prepare", "out of quota"]
     assert lines[2].startswith("All output: gcloud logging read ")
     assert name.rsplit("/", 1)[1] in lines[2]
-
-
-def test_an_unknown_vertex_run_is_said(vertex: Service) -> None:
-    result = vertex.on("status", "projects/project/locations/europe-west4/pipelineJobs/none")
-    assert isinstance(result.exception, UserError)
-    assert str(result.exception).startswith("Vertex AI: ")
-    assert str(result.exception).endswith("pipelineJobs/none does not exist")
 
 
 def test_vertex_without_a_bucket_is_said(vertex: Service) -> None:
@@ -273,14 +152,3 @@ def test_files_of_this_machine_stop_a_submission(kubeflow: Service, tmp_path: Pa
         f"{tmp_path}/b.jsonl is on this machine only, where kubeflow cannot read it; copy it to a s3:// or gs:// URI"
     )
     assert not kubeflow.fake.runs
-
-
-def test_a_server_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    config = write_config(tmp_path, target="kubeflow", kubeflow={"host": "http://127.0.0.1:9"})
-    app = typer.Typer()
-    cli.register(app)
-    result = CliRunner().invoke(app, ["submit", str(config)])
-    assert str(result.exception) == (
-        "Kubeflow Pipelines cannot be reached at http://127.0.0.1:9; write its address in platform.kubeflow.host"
-    )

@@ -19,19 +19,20 @@ class FakeKubeflow:
     states: tuple[str, ...] = ("PENDING", "RUNNING", "SUCCEEDED")
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    multi_user: bool = False
 
     def route(self, request: Request) -> Answer:
         """Answer one request."""
         path = request.path.removeprefix("/apis/v2beta1")
         if path == "/healthz":
-            return 200, {"multi_user": False}
+            return 200, {"commit_sha": "0", "tag_name": "2.17.0", "multi_user": self.multi_user}
         if path == "/experiments":
             return self._experiments(request)
         if path == "/runs" and request.method == "POST":
             return self._create(request.body)
         if (match := re.fullmatch(r"/runs/([^/:]+)(:terminate)?", path)) and match[1] in self.runs:
             return self._run(self.runs[match[1]], terminate=bool(match[2]))
-        return 404, {"error": f"{path} not found", "code": 5}
+        return _kubeflow_error(404, 5, f"Resource not found: {path}")
 
     def _experiments(self, request: Request) -> Answer:
         if request.method == "GET":
@@ -49,6 +50,9 @@ class FakeKubeflow:
         return 200, run
 
     def _run(self, run: dict[str, Any], *, terminate: bool) -> Answer:
+        if terminate and run["state"] not in ("PENDING", "RUNNING"):
+            text = f"Failed to terminate a run {run['run_id']}. Row not found"
+            return _kubeflow_error(400, 3, text)
         if terminate:
             run["state"] = "CANCELED"
             return 200, {}
@@ -62,14 +66,26 @@ class FakeKubeflow:
         return 200, {**run, **error, "run_details": {"task_details": tasks}}
 
 
+def _kubeflow_error(status: int, code: int, message: str) -> Answer:
+    """Return an error as the gateway of Kubeflow's API writes it."""
+    return status, {"code": code, "message": message, "details": []}
+
+
 @dataclass
 class FakeKubernetes:
-    """Pods of one run, and what they printed."""
+    """Pods of one run, and what they printed; `refused` is the status of every answer, where there is one."""
 
-    pods: dict[str, list[str]]
+    pods: dict[str, list[str]] = field(default_factory=dict)
+    services: set[str] = field(default_factory=set)
+    refused: int | None = None
+    requests: list[Request] = field(default_factory=list)
 
     def route(self, request: Request) -> Answer:
         """Answer one request."""
+        if self.refused:
+            return self.refused, {"kind": "Status", "message": "pods is forbidden: no", "code": self.refused}
+        if match := re.fullmatch(r"/api/v1/namespaces/([^/]+/services/[^/]+)", request.path):
+            return (200, {"metadata": {}}) if match[1] in self.services else (404, {"message": "not found"})
         if match := re.fullmatch(r"/api/v1/namespaces/kubeflow/pods/([^/]+)/log", request.path):
             return 200, f"{match[1]} says hello\n{request.query['container']}\n"
         if request.path == "/api/v1/namespaces/kubeflow/pods":

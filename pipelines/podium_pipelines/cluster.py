@@ -1,0 +1,100 @@
+"""What the Kubernetes cluster behind a run knows: it is asked as kubectl is, with the kubeconfig, or as a pod."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+from podium.errors import UserError
+
+# Seconds to connect, and to wait for an answer.
+_TIMEOUT_S = (5, 30)
+
+
+class ClusterRefused(UserError):
+    """The cluster cannot be asked: no kubeconfig, no way to it, no rights."""
+
+
+class Cluster:
+    """The cluster of the kubeconfig; every call raises ClusterRefused where it gives no answer."""
+
+    def __init__(self) -> None:
+        self._settings = _settings()
+        self._core = client.CoreV1Api(client.ApiClient(self._settings))
+
+    def pods(self, namespace: str, run: str) -> list[Any]:
+        """Return the pods of a Kubeflow run, oldest first."""
+        with self._calls():
+            found = self._core.list_namespaced_pod(
+                namespace, label_selector=f"pipeline/runid={run}", _request_timeout=_TIMEOUT_S
+            )
+        return sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp))
+
+    def log(self, namespace: str, pod: str) -> list[str]:
+        """Return what the main container of a pod printed."""
+        with self._calls():
+            text = self._core.read_namespaced_pod_log(pod, namespace, container="main", _request_timeout=_TIMEOUT_S)
+        return str(text).splitlines()
+
+    def has_service(self, namespace: str, name: str) -> bool:
+        """Tell whether a namespace has a service."""
+        with self._calls():
+            try:
+                self._core.read_namespaced_service(name, namespace, _request_timeout=_TIMEOUT_S)
+            except client.ApiException as error:
+                if error.status == 404:
+                    return False
+                raise
+        return True
+
+    @contextlib.contextmanager
+    def _calls(self) -> Iterator[None]:
+        try:
+            yield
+        except client.ApiException as error:
+            raise ClusterRefused(_refusal(error)) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            reason = str(error).rpartition(": ")[2]
+            raise ClusterRefused(
+                f"the cluster of your kubeconfig cannot be reached at {self._settings.host}: {reason}; set KUBECONFIG"
+            ) from error
+
+
+def _settings() -> client.Configuration:
+    """Return where the cluster is and who asks.
+
+    Raises:
+        ClusterRefused: There is no kubeconfig, or nothing in it that can be used.
+    """
+    result = client.Configuration()
+    # urllib3 would say each of its further tries on standard error.
+    result.retries = False
+    try:
+        config.load_kube_config(client_configuration=result)
+    except config.ConfigException as error:
+        try:
+            config.load_incluster_config(client_configuration=result)
+        except config.ConfigException:
+            raise ClusterRefused(_unusable(str(error))) from error
+    return result
+
+
+def _unusable(said: str) -> str:
+    if "No configuration found" in said:
+        return "the pods of a run are read from the cluster, and no kubeconfig was found; set KUBECONFIG"
+    return f"the kubeconfig cannot be used: {said}; mend it, or set KUBECONFIG"
+
+
+def _refusal(error: Any) -> str:
+    if error.status == 401:
+        return "the cluster of your kubeconfig does not know you (401): its token may have expired; log in again"
+    try:
+        said = str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        said = f"{error.status} {error.reason}"
+    if error.status == 403:
+        return f"the cluster does not let you: {said}; ask for the right, or take another context of the kubeconfig"
+    return f"Kubernetes: {said}"
