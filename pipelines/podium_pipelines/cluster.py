@@ -1,6 +1,7 @@
 """What the Kubernetes cluster behind a run knows: it is asked as kubectl is, with the kubeconfig, or as a pod."""
 
 import contextlib
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -33,11 +34,34 @@ class Cluster:
             )
         return sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp))
 
-    def log(self, namespace: str, pod: str) -> list[str]:
-        """Return what the main container of a pod printed."""
+    def log(self, namespace: str, pod: str, *, follow: bool = False, last: int | None = None) -> Iterator[str]:
+        """Yield what the main container of a pod printed: all, or the last lines; with `follow` until it ends."""
+        options = {"tail_lines": last} if last else {}
+        timeout = (_TIMEOUT_S[0], None) if follow else _TIMEOUT_S
         with self._calls():
-            text = self._core.read_namespaced_pod_log(pod, namespace, container="main", _request_timeout=_TIMEOUT_S)
-        return str(text).splitlines()
+            stream = self._core.read_namespaced_pod_log(
+                pod,
+                namespace,
+                container="main",
+                follow=follow,
+                _preload_content=False,
+                _request_timeout=timeout,
+                **options,
+            )
+            # Its end closes it otherwise, under the wrapper that still holds lines.
+            stream.auto_close = False
+            with stream:
+                for line in io.TextIOWrapper(stream, encoding="utf-8", errors="replace"):
+                    yield line.rstrip("\n")
+
+    def warnings(self, namespace: str, pod: str) -> list[str]:
+        """Return what Kubernetes warned of about a pod, oldest first."""
+        with self._calls():
+            found = self._core.list_namespaced_event(
+                namespace, field_selector=f"involvedObject.name={pod},type=Warning", _request_timeout=_TIMEOUT_S
+            )
+        events = sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time))
+        return [f"{event.reason}: {event.message}" for event in events]
 
     def has_service(self, namespace: str, name: str) -> bool:
         """Tell whether a namespace has a service."""

@@ -1,18 +1,21 @@
 """Runs on Kubeflow Pipelines, through its own client."""
 
 import contextlib
-import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
 
-from podium.config import STAGES, KubeflowConfig
+from podium.config import KubeflowConfig
 from podium.errors import UserError
 from podium_pipelines.cluster import Cluster, ClusterRefused
 from podium_pipelines.kubeflow_service import calls, client_of
-from podium_pipelines.remote import RunState, plain_state
+from podium_pipelines.kubeflow_tasks import run_state
+from podium_pipelines.pod_logs import PodLogs
+from podium_pipelines.pod_reasons import with_pods
+from podium_pipelines.remote import RunState, Wanted
 
 _DEFAULT_NAMESPACE = "kubeflow"
 # The service that an installation has in its own namespace.
@@ -53,10 +56,13 @@ class Kubeflow:
 
     def state(self, run: str) -> RunState:
         """Return how far a run is."""
-        found = self._run(run)
-        details = found.run_details.task_details if found.run_details else None
-        stages = {task.display_name: plain_state(task.state) for task in details or ()}
-        return RunState(plain_state(found.state), stages, (found.error.message or "") if found.error else "")
+        state = run_state(self._run(run))
+        if all(task.state in ("succeeded", "skipped") for task in state.stages.values()):
+            return state
+        try:
+            return with_pods(state, Cluster(), self._settings.namespace, run)
+        except ClusterRefused as error:
+            return replace(state, note=f"why a stage failed or waits is not known here: {error}")
 
     def cancel(self, run: str) -> None:
         """Ask the server to stop a run."""
@@ -69,18 +75,22 @@ class Kubeflow:
                 raise
             raise UserError(f"{run} has already ended, as {state.state}: there is nothing to stop") from None
 
-    def logs(self, run: str) -> Iterator[str]:
+    def logs(self, run: str, wanted: Wanted) -> Iterator[str]:
         """Yield what a run's pods printed; it asks Kubernetes, with the kubeconfig that kubectl uses."""
-        state, cluster, namespace = self.state(run), Cluster(), self._settings.namespace
-        pods = [(stage, pod) for pod in cluster.pods(namespace, run) if (stage := _stage_of(pod))]
-        if not pods and state.finished:
+        state = run_state(self._run(run))
+        log = PodLogs(Cluster(), self._settings.namespace, run, wanted)
+        if wanted.follow:
+            yield from log.followed(lambda: run_state(self._run(run)).finished)
+            return
+        some = False
+        for line in log.so_far():
+            some = True
+            yield line
+        if not some and state.finished:
             raise UserError(
-                f"no pods of {run} are left in the namespace {namespace}: they are removed some time after a run, and "
-                f"what they printed with them; {self.address(run)} may still show it"
+                f"no pods of {wanted.stage or run} are left in the namespace {self._settings.namespace}, with what "
+                f"they printed: a cluster removes them some time after a run; {self.address(run)} may still show it"
             )
-        for stage, pod in pods:
-            yield f"== {stage}"
-            yield from cluster.log(namespace, pod.metadata.name)
 
     def _run(self, run: str) -> Any:
         try:
@@ -116,13 +126,3 @@ class Kubeflow:
             "runs are in its own namespace; leave namespace out, or name the one that it is installed in, and let "
             "podium look there (KUBECONFIG)"
         )
-
-
-def _stage_of(pod: Any) -> str:
-    """Return the stage that a pod runs, or "" for KFP's own pods: only a stage's command names it."""
-    for container in pod.spec.containers:
-        words = [*(container.command or ()), *(container.args or ())]
-        for before, word in itertools.pairwise(words):
-            if before == "podium" and word in STAGES:
-                return str(word)
-    return ""

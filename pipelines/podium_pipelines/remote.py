@@ -1,17 +1,19 @@
 """Runs on a cluster: what their two clients have in common, and how to follow a run."""
 
 import datetime
-import time
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from podium.config import STAGES, PodiumConfig
-from podium.errors import UserError
+from podium.errors import ExitCode, UserError
 from podium_pipelines.arguments import require
 
 FINISHED = frozenset({"succeeded", "failed", "canceled", "skipped", "error"})
+# How the gates say it themselves, and how services name their exit code.
+_MISSED = re.compile(r"gates failed|\bstatus(?: of)? 3\b|\bexit code:? 3\b")
 
 
 class ServiceUnreachable(UserError):
@@ -19,20 +21,66 @@ class ServiceUnreachable(UserError):
 
 
 @dataclass(frozen=True)
-class RunState:
-    """A run as its service sees it; states are lower-case words such as running or succeeded.
+class Task:
+    """One stage of a run; states are lower-case words such as running or succeeded.
 
-    `stages` also holds the tasks that the service added; `ordered` leaves them out.
+    Attributes:
+        state: How far it is.
+        begun: When it began, where that is known.
+        ended: When it ended.
+        attempts: How many times it was started; 0 where that is not known.
+        cached: Its results are an earlier run's.
+        reason: Why it failed or does not start, in lines.
+        stuck: It cannot start until somebody mends something.
     """
 
     state: str
-    stages: Mapping[str, str]
+    begun: datetime.datetime | None = None
+    ended: datetime.datetime | None = None
+    attempts: int = 0
+    cached: bool = False
+    reason: tuple[str, ...] = ()
+    stuck: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether it has ended, well or not."""
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as its service sees it, with its stages in the pipeline's order.
+
+    `error` is what the service says of a failure, `note` what could not be looked at.
+    """
+
+    state: str
+    stages: Mapping[str, Task]
+    name: str = ""
+    begun: datetime.datetime | None = None
+    ended: datetime.datetime | None = None
     error: str = ""
+    note: str = ""
 
     @property
     def finished(self) -> bool:
         """Tell whether the run has ended, well or not."""
         return self.state in FINISHED
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return how a command that shows the run ends: 0 while it runs, then as `podium run` would have."""
+        if not self.finished or self.state in ("succeeded", "skipped"):
+            return ExitCode.DONE
+        gates = self.stages.get("gates")
+        missed = gates is not None and gates.state == "failed" and _missed_gates(gates)
+        return ExitCode.GATES_FAILED if missed and self.state == "failed" else ExitCode.FAULT
+
+
+def _missed_gates(gates: Task) -> bool:
+    """Tell whether the task `gates` failed because of the gates, which is likely where nobody says why."""
+    return not gates.reason or any(_MISSED.search(line) for line in gates.reason)
 
 
 class Remote(Protocol):
@@ -50,8 +98,17 @@ class Remote(Protocol):
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
 
-    def logs(self, run: str) -> Iterator[str]:
+    def logs(self, run: str, wanted: "Wanted") -> Iterator[str]:
         """Yield what a run's stages printed, line by line, each stage after a line with its name."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines of a run are asked for: of one stage or of each, with others' lines too, as they come."""
+
+    stage: str | None = None
+    everything: bool = False
+    follow: bool = False
 
 
 def run_name() -> str:
@@ -77,28 +134,15 @@ def target_of(run: str) -> str:
     return "vertex" if run.startswith("projects/") else "kubeflow"
 
 
-def follow(remote: Remote, run: str, say: Callable[[str], None], *, poll_s: float = 10.0) -> RunState:
-    """Say every change of a run's stages until it ends, and return its last state."""
-    known: dict[str, str] = {}
-    while True:
-        now = remote.state(run)
-        for stage in ordered(now.stages):
-            if known.get(stage) != now.stages[stage]:
-                known[stage] = now.stages[stage]
-                say(f"{stage:<9} {known[stage]}")
-        if now.finished:
-            return now
-        time.sleep(poll_s)
-
-
-def ordered(stages: Mapping[str, str]) -> list[str]:
-    """Return the stages that a run knows of, in the pipeline's order."""
-    return [stage for stage in STAGES if stage in stages]
+def in_order(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return the stages among the tasks of a run, in the pipeline's order."""
+    return {stage: tasks[stage] for stage in STAGES if stage in tasks}
 
 
 def plain_state(name: str | None) -> str:
     """Turn a service's word for a state (PIPELINE_STATE_CANCELLED, CANCELED, None) into ours."""
-    return (name or "pending").removeprefix("PIPELINE_STATE_").lower().replace("cancelled", "canceled")
+    word = (name or "pending").removeprefix("PIPELINE_STATE_").lower().replace("cancelled", "canceled")
+    return "pending" if word.endswith("unspecified") else word
 
 
 def refuse_local(paths: list[str], target: str) -> None:

@@ -11,10 +11,10 @@ from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError,
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import aiplatform
 
-from podium.config import STAGES, VertexConfig
+from podium.config import VertexConfig
 from podium.errors import UserError
 from podium.version import __version__
-from podium_pipelines.remote import RunState, ServiceUnreachable, plain_state
+from podium_pipelines.remote import RunState, ServiceUnreachable, Task, Wanted, in_order, plain_state
 
 
 class Vertex:
@@ -57,8 +57,15 @@ class Vertex:
     def state(self, run: str) -> RunState:
         """Return how far a run is."""
         resource = self._run(run)
-        stages = {task.task_name: plain_state(task.state.name) for task in resource.job_detail.task_details}
-        return RunState(plain_state(resource.state.name), stages, resource.error.message)
+        details = {task.task_name: _task(task) for task in resource.job_detail.task_details}
+        return RunState(
+            plain_state(resource.state.name),
+            in_order(details),
+            name=resource.display_name,
+            begun=resource.create_time,
+            ended=resource.end_time,
+            error=resource.error.message,
+        )
 
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
@@ -68,12 +75,12 @@ class Vertex:
         with _calls():
             aiplatform.PipelineJob.get(run).cancel()
 
-    def logs(self, run: str) -> Iterator[str]:
+    def logs(self, run: str, wanted: Wanted) -> Iterator[str]:
         """Yield why stages failed, and the command that shows everything: output itself is in Cloud Logging."""
-        for task in self._run(run).job_detail.task_details:
-            if task.task_name in STAGES and task.error.message:
-                yield f"== {task.task_name}"
-                yield from task.error.message.splitlines()
+        for stage, task in self.state(run).stages.items():
+            if task.reason and wanted.stage in (None, stage):
+                yield f"== {stage}"
+                yield from task.reason
         project, _, job = _parts(run)
         query = f'labels."ml.googleapis.com/pipeline_job_id"="{job}" OR resource.labels.pipeline_job_id="{job}"'
         yield f"All output: gcloud logging read '{query}' --project {project} --order asc"
@@ -87,6 +94,19 @@ class Vertex:
             if isinstance(error.__cause__, NotFound):
                 raise UserError(f"Vertex AI knows no run {run}: {error.__cause__.message}") from error
             raise
+
+
+def _task(task: Any) -> Task:
+    """Return a stage as Vertex describes it; there, one that came from the cache was skipped."""
+    state = plain_state(task.state.name)
+    return Task(
+        "succeeded" if state == "skipped" else state,
+        task.start_time,
+        task.end_time,
+        attempts=sum(status.state.name == "RUNNING" for status in task.pipeline_task_status),
+        cached=state == "skipped",
+        reason=tuple(task.error.message.splitlines()),
+    )
 
 
 def _parts(run: str) -> tuple[str, str, str]:

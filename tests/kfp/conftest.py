@@ -8,7 +8,8 @@ import google.auth
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from support.fake_services import FakeKubeflow, FakeKubernetes, FakeVertex
+from support.fake_kubernetes import FakeKubernetes
+from support.fake_services import FakeKubeflow, FakeVertex
 from support.json_server import JsonServer
 from support.pipeline_runs import Runs, make_runs
 from support.services import Service, use_kubeconfig, write_config
@@ -32,7 +33,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def no_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look again at once, and see nothing of the user whose machine this is."""
-    monkeypatch.setattr("podium_pipelines.remote.time.sleep", lambda _: None)
+    monkeypatch.setattr("podium_pipelines.watch.time.sleep", lambda _: None)
+    monkeypatch.setattr("podium_pipelines.pod_logs._POLL_S", 0.2)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
@@ -53,7 +55,7 @@ def cluster(tmp_path: Path, no_traces: None, monkeypatch: pytest.MonkeyPatch) ->
     """Return a fake of the Kubernetes API, which the kubeconfig names."""
     fake = FakeKubernetes()
     with JsonServer(fake.route) as server:
-        fake.requests = server.requests
+        fake.server = server
         use_kubeconfig(tmp_path / "kubeconfig", monkeypatch, server.url)
         yield fake
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from support.fake_services import FakeKubernetes
 from support.services import Service
 
 # The clients leave their connections to the garbage collector.
@@ -66,38 +65,6 @@ def test_kubeflow_in_single_user_mode_is_sent_no_namespace(kubeflow: Service) ->
     assert next(iter(kubeflow.fake.experiments.values()))["namespace"] == ""
 
 
-def test_waiting_says_each_change_once_and_leaves_out_kfp_s_own_tasks(kubeflow: Service) -> None:
-    kubeflow.fake.states = ("PENDING", "RUNNING", "RUNNING", "SUCCEEDED")
-    lines = kubeflow.submit("--wait").stdout.splitlines()[3:]
-    assert lines == ["prepare   running", "reward    running", "prepare   succeeded", "reward    succeeded"]
-
-
-def test_waiting_for_a_run_that_fails_ends_with_1_and_the_reason(kubeflow: Service) -> None:
-    kubeflow.fake.states = ("PENDING", "FAILED")
-    result = kubeflow.submit("--wait")
-    assert result.exit_code == 1
-    assert result.stderr == "The run ended as failed: reward ran out of memory; podium logs run-0 shows more\n"
-
-
-def test_kubeflow_status_and_cancel(kubeflow: Service) -> None:
-    kubeflow.submit()
-    assert kubeflow.on("status", "run-0").stdout == "prepare   running\nreward    running\nrun       running\n"
-    assert kubeflow.on("cancel", "run-0").exit_code == 0
-    assert kubeflow.on("status", "run-0").stdout.endswith("run       canceled\n")
-
-
-def test_a_canceled_run_ends_the_waiting(kubeflow: Service) -> None:
-    kubeflow.fake.states = ("RUNNING", "CANCELED")
-    assert "The run ended as canceled;" in kubeflow.submit("--wait").stderr
-
-
-def test_logs_of_kubeflow_are_those_of_the_stages_pods(kubeflow: Service, cluster: FakeKubernetes) -> None:
-    kubeflow.submit()
-    cluster.pods = {"driver": ["driver"], "pod-a": ["--", "python", "-m", "podium", "reward", "--executor"]}
-    assert kubeflow.on("logs", "run-0").stdout == "== reward\npod-a says hello\nmain\n"
-    assert cluster.requests[0].query["labelSelector"] == "pipeline/runid=run-0"
-
-
 def test_vertex_gets_the_pipeline_and_the_platform_s_settings(vertex: Service) -> None:
     result = vertex.submit()
     assert (result.exit_code, result.stderr) == (0, "")
@@ -116,26 +83,6 @@ def test_vertex_gets_the_pipeline_and_the_platform_s_settings(vertex: Service) -
     assert sent["serviceAccount"] == "runner@project"
     assert sent["encryptionSpec"]["kmsKeyName"].endswith("cryptoKeys/k")
     assert "podium" in sent["labels"]
-
-
-def test_vertex_status_wait_and_cancel(vertex: Service) -> None:
-    assert vertex.submit("--wait").stdout.splitlines()[3:] == ["prepare   succeeded"]
-    (name,) = vertex.fake.jobs
-    vertex.fake.looks[name] = 0
-    assert vertex.on("status", name).stdout == "prepare   succeeded\nrun       running\n"
-    vertex.fake.looks[name] = 0
-    vertex.on("cancel", name)
-    assert vertex.on("status", name).stdout.endswith("run       canceled\n")
-
-
-def test_logs_of_vertex_say_why_and_where_the_rest_is(vertex: Service) -> None:
-    vertex.fake.states = ("PENDING", "FAILED")
-    vertex.submit("--wait")
-    (name,) = vertex.fake.jobs
-    lines = vertex.on("logs", name).stdout.splitlines()
-    assert lines[:2] == ["== prepare", "out of quota"]
-    assert lines[2].startswith("All output: gcloud logging read ")
-    assert name.rsplit("/", 1)[1] in lines[2]
 
 
 def test_vertex_without_a_bucket_is_said(vertex: Service) -> None:

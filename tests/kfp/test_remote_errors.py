@@ -9,9 +9,9 @@ import pytest
 
 from podium.config import load_config
 from podium.errors import UserError
-from support.fake_services import FakeKubernetes
+from support.fake_kubernetes import FakeKubernetes
 from support.json_server import Answer, JsonServer, Request
-from support.services import Service, call, use_kubeconfig
+from support.services import Service, call, run_in, use_kubeconfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -96,8 +96,7 @@ def test_a_run_that_the_service_does_not_know(kubeflow: Service, cluster: FakeKu
 
 
 def test_stopping_a_run_that_has_ended(kubeflow: Service) -> None:
-    kubeflow.fake.states = ("SUCCEEDED",)
-    kubeflow.submit()
+    run_in(kubeflow, "SUCCEEDED")
     assert error_of(kubeflow.on("cancel", "run-0")) == "run-0 has already ended, as succeeded: there is nothing to stop"
 
 
@@ -118,7 +117,7 @@ def test_a_namespace_that_a_service_for_one_user_would_pass_over(kubeflow: Servi
     assert text.startswith("platform.kubeflow.namespace is nothere, and Kubeflow Pipelines at ")
     assert "serves one user: runs are in its own namespace; leave namespace out" in text
     # Installed there: that is where its pods are.
-    cluster.services.add("nothere/services/ml-pipeline")
+    cluster.services.add("nothere/ml-pipeline")
     assert kubeflow.submit().exit_code == 0
     assert kubeflow.fake.experiments["experiment-0"]["namespace"] == ""
 
@@ -139,29 +138,28 @@ def test_a_service_for_several_users_needs_a_namespace(kubeflow: Service) -> Non
     ],
 )
 def test_a_cluster_that_refuses(kubeflow: Service, cluster: FakeKubernetes, status: int, text: str) -> None:
-    kubeflow.submit()
+    run_in(kubeflow, "RUNNING")
     cluster.refused = status
     assert error_of(kubeflow.on("logs", "run-0")).startswith(text)
 
 
 def test_a_cluster_that_is_not_there(kubeflow: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kubeflow.submit()
+    run_in(kubeflow, "RUNNING")
     use_kubeconfig(tmp_path / "kubeconfig", monkeypatch, "http://127.0.0.1:9")
     text = error_of(kubeflow.on("logs", "run-0"))
     assert text.startswith("the cluster of your kubeconfig cannot be reached at http://127.0.0.1:9: ")
 
 
 def test_no_kubeconfig_and_a_broken_one(kubeflow: Service, tmp_path: Path) -> None:
-    kubeflow.submit()
+    run_in(kubeflow, "RUNNING")
     assert "no kubeconfig was found; set KUBECONFIG" in error_of(kubeflow.on("logs", "run-0"))
     (tmp_path / "kubeconfig").write_text("current-context: x\ncontexts: []\nclusters: []\nusers: []\n")
     assert "the kubeconfig cannot be used: " in error_of(kubeflow.on("logs", "run-0"))
 
 
 def test_logs_of_a_run_whose_pods_are_gone(kubeflow: Service, cluster: FakeKubernetes) -> None:
-    kubeflow.fake.states = ("SUCCEEDED",)
-    kubeflow.submit()
-    assert error_of(kubeflow.on("logs", "run-0")).startswith("no pods of run-0 are left in the namespace kubeflow: ")
+    run_in(kubeflow, "SUCCEEDED")
+    assert error_of(kubeflow.on("logs", "run-0")).startswith("no pods of run-0 are left in the namespace kubeflow, ")
 
 
 def test_a_run_that_vertex_does_not_know(vertex: Service) -> None:

@@ -1,4 +1,4 @@
-"""Just enough of the web interfaces of Kubeflow Pipelines, Kubernetes and Vertex AI for their real clients."""
+"""Just enough of the web interfaces of Kubeflow Pipelines and Vertex AI for their real clients."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,6 +10,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from support.json_server import Answer, Request
 
 TIME = "2026-01-01T00:00:00Z"
+# How the service writes a time that is not set.
+NEVER = "0001-01-01T00:00:00Z"
+_UNENDED = ("PENDING", "RUNNING")
 
 
 @dataclass
@@ -20,6 +23,8 @@ class FakeKubeflow:
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     multi_user: bool = False
+    # What `task_details` lists in place of stages that are as far as the run.
+    nodes: list[dict[str, Any]] | None = None
 
     def route(self, request: Request) -> Answer:
         """Answer one request."""
@@ -54,47 +59,45 @@ class FakeKubeflow:
             text = f"Failed to terminate a run {run['run_id']}. Row not found"
             return _kubeflow_error(400, 3, text)
         if terminate:
-            run["state"] = "CANCELED"
+            # A cancelled run ends as failed; its history alone says why.
+            run["state"], run["state_history"] = "FAILED", [{"state": "RUNNING"}, {"state": "CANCELING"}]
             return 200, {}
-        if run["state"] != "CANCELED":
+        if "state_history" not in run:
             run["looks"] = min(run["looks"] + 1, len(self.states) - 1)
             run["state"] = self.states[run["looks"]]
-        tasks = [
-            {"display_name": name, "state": run["state"]} for name in ("root", "reward-driver", "reward", "prepare")
-        ]
-        error = {"error": {"message": "reward ran out of memory"}} if run["state"] == "FAILED" else {}
-        return 200, {**run, **error, "run_details": {"task_details": tasks}}
+        nodes = [node for stage in ("reward", "prepare") for node in stage_nodes(stage, run["state"])]
+        tasks = [{"display_name": "root", "state": run["state"]}, *(nodes if self.nodes is None else self.nodes)]
+        finished = {} if run["state"] in _UNENDED else {"finished_at": "2026-01-01T00:02:00Z"}
+        return 200, {**run, **finished, "run_details": {"task_details": tasks}}
+
+
+def stage_nodes(
+    stage: str,
+    state: str,
+    *,
+    seconds: tuple[int, int] = (0, 30),
+    executors: tuple[str, ...] | None = None,
+) -> list[dict[str, Any]]:
+    """Return what the service lists of a stage: Argo's nodes, in no order, whose executors do not name their stage.
+
+    seconds: begin and end of the stage. executors: the state of each attempt; one alone that was skipped is a cached
+    step's.
+    """
+    begin, end = (f"2026-01-01T00:{second // 60:02}:{second % 60:02}Z" for second in seconds)
+    times = {"create_time": begin, "start_time": begin, "end_time": end if state not in _UNENDED else NEVER}
+    tries = [state] if executors is None else executors
+    names = ["executor"] if len(tries) == 1 else [f"executor({number})" for number in range(len(tries))]
+    return [
+        *({"display_name": name, "state": one, **times} for name, one in zip(names, tries, strict=True)),
+        {"display_name": stage, "state": state, **times},
+        {"display_name": f"{stage}-driver", "state": "SUCCEEDED", **times},
+        {"display_name": f"{stage}(0)", **times},
+    ]
 
 
 def _kubeflow_error(status: int, code: int, message: str) -> Answer:
     """Return an error as the gateway of Kubeflow's API writes it."""
     return status, {"code": code, "message": message, "details": []}
-
-
-@dataclass
-class FakeKubernetes:
-    """Pods of one run, and what they printed; `refused` is the status of every answer, where there is one."""
-
-    pods: dict[str, list[str]] = field(default_factory=dict)
-    services: set[str] = field(default_factory=set)
-    refused: int | None = None
-    requests: list[Request] = field(default_factory=list)
-
-    def route(self, request: Request) -> Answer:
-        """Answer one request."""
-        if self.refused:
-            return self.refused, {"kind": "Status", "message": "pods is forbidden: no", "code": self.refused}
-        if match := re.fullmatch(r"/api/v1/namespaces/([^/]+/services/[^/]+)", request.path):
-            return (200, {"metadata": {}}) if match[1] in self.services else (404, {"message": "not found"})
-        if match := re.fullmatch(r"/api/v1/namespaces/kubeflow/pods/([^/]+)/log", request.path):
-            return 200, f"{match[1]} says hello\n{request.query['container']}\n"
-        if request.path == "/api/v1/namespaces/kubeflow/pods":
-            return 200, {"items": [self._pod(name, command) for name, command in self.pods.items()]}
-        return 404, {"message": request.path}
-
-    def _pod(self, name: str, command: list[str]) -> dict[str, Any]:
-        containers = [{"name": "main", "command": ["/launcher"], "args": command}]
-        return {"metadata": {"name": name, "creationTimestamp": TIME}, "spec": {"containers": containers}}
 
 
 @dataclass
@@ -133,9 +136,22 @@ class FakeVertex:
             self.looks[name] = min(self.looks[name] + 1, len(self.states) - 1)
             job["state"] = f"PIPELINE_STATE_{self.states[self.looks[name]]}"
         failed = job["state"].endswith("FAILED")
-        state, error = ("FAILED", {"error": {"code": 9, "message": "out of quota"}}) if failed else ("SUCCEEDED", {})
-        details = [{"taskName": "rlhf"}, {"taskName": "prepare", "state": state, **error}]
-        return 200, {**job, **error, "jobDetail": {"taskDetails": details}}
+        state, error = ("FAILED", {"error": {"code": 9, "message": "out of quota"}}) if failed else ("RUNNING", {})
+        tries = [{"state": one, "updateTime": TIME} for one in ("RUNNING", "PENDING", "RUNNING")]
+        details = [
+            {"taskName": "rlhf"},
+            {"taskName": "prepare", "state": "SKIPPED", "startTime": TIME, "endTime": TIME},
+            {
+                "taskName": "reward",
+                "state": state,
+                "startTime": TIME,
+                "endTime": "2026-01-01T00:01:05Z",
+                "pipelineTaskStatus": tries,
+                **error,
+            },
+        ]
+        times = {"createTime": TIME, "endTime": "2026-01-01T00:02:00Z"}
+        return 200, {**job, **error, **times, "jobDetail": {"taskDetails": details}}
 
 
 def _google_error(code: int, status: str, message: str) -> Answer:

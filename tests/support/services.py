@@ -46,6 +46,15 @@ class Service:
         self.config.write_text(yaml.safe_dump(config))
 
 
+def run_in(service: Service, state: str, *nodes: list[dict[str, Any]], stages: tuple[str, ...] = ()) -> None:
+    """Let a run be in a state, with the stages that its pipeline has."""
+    service.fake.states = (state,)
+    tasks = {"root": {"dag": {"tasks": {stage: {} for stage in stages}}}}
+    run = {"run_id": "run-0", "state": state, "looks": 0, "pipeline_spec": {"pipeline_spec": tasks}}
+    service.fake.runs["run-0"] = run
+    service.fake.nodes = [node for group in nodes for node in group]
+
+
 def write_config(folder: Path, **platform: Any) -> Path:
     """Write a config whose files are in a bucket."""
     config = folder / "rlhf.yaml"
