@@ -64,6 +64,21 @@ class Kubeflow:
         except ClusterRefused as error:
             return replace(state, note=f"why a stage failed or waits is not known here: {error}")
 
+    def runs(self, limit: int) -> list[tuple[str, RunState]]:
+        """Return the newest runs of the configured experiment."""
+        with calls(self._place):
+            try:
+                experiment = self._client.get_experiment(
+                    experiment_name=self._settings.experiment, namespace=self._namespace
+                )
+            except ValueError:
+                # Its word for an experiment that is not there yet.
+                return []
+            found = self._client.list_runs(
+                page_size=limit, sort_by="created_at desc", experiment_id=experiment.experiment_id
+            )
+        return [(run.run_id, run_state(run)) for run in found.runs or ()]
+
     def cancel(self, run: str) -> None:
         """Ask the server to stop a run."""
         try:

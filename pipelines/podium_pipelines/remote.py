@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from podium.config import STAGES, PodiumConfig
+from podium.config import STAGES, PlatformConfig
 from podium.errors import ExitCode, UserError
 from podium_pipelines.arguments import require
 
@@ -95,6 +95,9 @@ class Remote(Protocol):
     def state(self, run: str) -> RunState:
         """Return how far a run is."""
 
+    def runs(self, limit: int) -> list[tuple[str, RunState]]:
+        """Return the newest runs that podium submitted, with what `state` takes, newest first."""
+
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
 
@@ -116,16 +119,16 @@ def run_name() -> str:
     return f"rlhf-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-def connect(config: PodiumConfig, target: str) -> Remote:
+def connect(platform: PlatformConfig, target: str) -> Remote:
     """Return the client of a target.
 
     Raises:
         UserError: The service cannot be reached, or its client is not installed.
     """
     if target == "vertex":
-        vertex: Remote = require("podium_pipelines.vertex").Vertex(config.platform.vertex)
+        vertex: Remote = require("podium_pipelines.vertex").Vertex(platform.vertex)
         return vertex
-    kubeflow: Remote = require("podium_pipelines.kubeflow").Kubeflow(config.platform.kubeflow)
+    kubeflow: Remote = require("podium_pipelines.kubeflow").Kubeflow(platform.kubeflow)
     return kubeflow
 
 

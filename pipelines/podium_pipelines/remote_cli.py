@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from podium.errors import UserError
 from podium_pipelines import run_verbs
 from podium_pipelines.arguments import (
     AllowFailedGates,
@@ -19,6 +20,7 @@ from podium_pipelines.arguments import (
 )
 
 if TYPE_CHECKING:
+    from podium.config import PodiumConfig
     from podium_pipelines.remote import Remote
 
 
@@ -44,14 +46,23 @@ def submit(
     known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
     name, storage = remotes.run_name(), require("podium_pipelines.rlhf").storage_of(settings, goal)
     text = compiler.compile_text(settings, goal, known, {"STORAGE": storage, "RUN": name} if storage else {})
-    remote: Remote = remotes.connect(settings, goal)
+    remote: Remote = remotes.connect(settings.platform, goal)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "pipeline.yaml")
         spec.write_text(text, encoding="utf-8")
         run = remote.submit(spec, name)
+    _remember(settings, goal)
     typer.echo(f"Run     {run}")
     typer.echo(f"Page    {remote.address(run)}")
     if storage:
         typer.echo(f"Report  {storage.rstrip('/')}/runs/{name}/report.html, when it is evaluated")
     if wait:
         run_verbs.finish(remote, run)
+
+
+def _remember(settings: "PodiumConfig", goal: str) -> None:
+    """Note the service for the commands that follow the run; without a note they need --config."""
+    try:
+        require("podium_pipelines.remembered").remember(settings.platform, goal)
+    except (OSError, UserError) as error:
+        typer.echo(f"Note: this service is not remembered ({error}): the next commands need --config", err=True)

@@ -1,4 +1,4 @@
-"""The verbs for a run that was submitted earlier: status, cancel, logs."""
+"""The verbs for runs that were submitted earlier: status, cancel, logs, runs."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.errors import ExitCode, UserError, path_argument
-from podium_pipelines.arguments import read_config, require
+from podium_pipelines.arguments import read_config, require, target_name
 
 if TYPE_CHECKING:
-    from podium_pipelines.remote import Remote
+    from podium.config import PlatformConfig
+    from podium_pipelines.remote import Remote, RunState
+    from podium_pipelines.run_results import Found
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="What podium submit printed: an id, or projects/.../ID.")]
 ConfigOption = Annotated[
@@ -19,14 +21,14 @@ ConfigOption = Annotated[
         "--config",
         metavar="FILE",
         parser=path_argument("--config", "a file"),
-        help="Config whose platform section says where the service is.",
+        help="Config whose platform section says where the service is. [default: that of the last podium submit]",
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the `podium` application."""
-    for verb in (status, cancel, logs):
+    for verb in (status, cancel, logs, runs):
         app.command(verb.__name__)(verb)
 
 
@@ -71,18 +73,69 @@ def logs(
         sys.stdout.flush()
 
 
+def runs(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", parser=path_argument("DIR", "a folder"), help="With --local. [default: runs]"),
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="List the run folders of this machine, below DIR.")] = False,
+    config: ConfigOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, from the newest.")] = 20,
+) -> None:
+    """List runs: their state, and of those that ended the verdict and how much reward they gained."""
+    watch = require("podium_pipelines.watch")
+    if local:
+        found = require("podium_pipelines.local_runs").runs_in(folder or Path("runs"))
+        rows, note = [(str(path), state, results) for path, state, results in found[:limit]], ""
+    elif folder is not None:
+        raise UserError(f"{folder}: a folder has runs of this machine; write podium runs --local {folder}")
+    else:
+        rows, note = _remote_runs(config, limit)
+    for line in watch.listed(rows):
+        typer.echo(line)
+    if note:
+        typer.echo(f"Note: {note}", err=True)
+
+
+def _remote_runs(config: Path | None, limit: int) -> tuple[list[tuple[str, "RunState", "Found"]], str]:
+    """Return the runs of a service with what they found, and what could not be read."""
+    remotes, results = require("podium_pipelines.remote"), require("podium_pipelines.run_results")
+    platform, target = service_of(config)
+    found = remotes.connect(platform, target).runs(limit)
+    known, note = results.of_runs([state for _, state in found], storage_at(platform, target))
+    return [(run, state, known.get(state.name, results.Found())) for run, state in found], note
+
+
 def connect(run: str, config: Path | None) -> "Remote":
     """Return the client for a run that was submitted earlier.
 
     Raises:
         UserError: The config cannot be read, or the service cannot be reached.
     """
-    from podium.config import PodiumConfig
-
     remotes = require("podium_pipelines.remote")
-    settings = read_config(config, ()) if config else PodiumConfig.model_validate({"model": {"name_or_path": "-"}})
-    remote: Remote = remotes.connect(settings, remotes.target_of(run))
+    target = remotes.target_of(run)
+    remote: Remote = remotes.connect(service_of(config, target)[0], target)
     return remote
+
+
+def service_of(config: Path | None, target: str | None = None) -> tuple["PlatformConfig", str]:
+    """Return where the service is: as a config says, else as at the last submit, else where its client looks by itself.
+
+    Raises:
+        UserError: The config cannot be read, or names no cluster and no target is given.
+    """
+    from podium.config import PlatformConfig
+
+    if config is not None:
+        settings = read_config(config, ())
+        return settings.platform, target or target_name(settings, None)
+    known: tuple[PlatformConfig, str] | None = require("podium_pipelines.remembered").recall(target)
+    return known or (PlatformConfig(), target or "kubeflow")
+
+
+def storage_at(platform: "PlatformConfig", target: str) -> str | None:
+    """Return where the runs of a service keep their artifacts; None where nothing says it."""
+    return platform.vertex.staging_bucket if target == "vertex" else platform.kubeflow.storage
 
 
 def finish(remote: "Remote", run: str) -> None:

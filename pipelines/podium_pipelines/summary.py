@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+# What a stage that ended leaves beside its outputs.
+REPORTED = "executor_output.json"
 # What stands out on a terminal; green reasons are in the report.
 _STYLES = {"red": "bold red", "amber": "yellow", "green": "green"}
 
@@ -29,7 +31,7 @@ class Summary:
 
 def read_summary(out: Path) -> Summary:
     """Read a finished run's results from what its stages reported to KFP."""
-    evaluate, export = _artifacts(out, "evaluate"), _artifacts(out, "export")
+    evaluate, export = read_reported(out, "evaluate"), read_reported(out, "export")
     results = Path(evaluate["samples"]["uri"], "results.json").read_text(encoding="utf-8")
     return Summary(
         report=_openable(Path(evaluate["report"]["uri"]), out),
@@ -70,9 +72,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _artifacts(out: Path, stage: str) -> dict[str, Mapping[str, Any]]:
-    """Return a stage's output artifacts by name, each with `uri` and `metadata`."""
-    reported = json.loads((out / stage / "executor_output.json").read_text(encoding="utf-8"))["artifacts"]
+def read_reported(out: Path, stage: str) -> dict[str, Mapping[str, Any]]:
+    """Return a stage's output artifacts by name, each with `uri` and `metadata`.
+
+    Raises:
+        OSError: The stage has not ended.
+    """
+    reported = json.loads((out / stage / REPORTED).read_text(encoding="utf-8"))["artifacts"]
     return {name: {"metadata": {}, **items["artifacts"][0]} for name, items in reported.items()}
 
 

@@ -16,6 +16,8 @@ from podium.errors import UserError
 from podium.version import __version__
 from podium_pipelines.remote import RunState, ServiceUnreachable, Task, Wanted, in_order, plain_state
 
+_LABEL = "podium"
+
 
 class Vertex:
     """Vertex AI Pipelines in one project and region."""
@@ -44,7 +46,7 @@ class Vertex:
                 pipeline_root=self._settings.staging_bucket,
                 encryption_spec_key_name=self._settings.encryption_key,
                 # Label values hold no dots.
-                labels={"podium": __version__.replace(".", "-")},
+                labels={_LABEL: __version__.replace(".", "-")},
             )
             job.submit(service_account=self._settings.service_account, network=self._settings.network)
         return str(job.resource_name)
@@ -56,16 +58,15 @@ class Vertex:
 
     def state(self, run: str) -> RunState:
         """Return how far a run is."""
-        resource = self._run(run)
-        details = {task.task_name: _task(task) for task in resource.job_detail.task_details}
-        return RunState(
-            plain_state(resource.state.name),
-            in_order(details),
-            name=resource.display_name,
-            begun=resource.create_time,
-            ended=resource.end_time,
-            error=resource.error.message,
-        )
+        return _state(self._run(run))
+
+    def runs(self, limit: int) -> list[tuple[str, RunState]]:
+        """Return the newest runs that carry the label of `submit`."""
+        with _calls():
+            found = aiplatform.PipelineJob.list(
+                filter=f"labels.{_LABEL}:*", order_by="create_time desc", enable_simple_view=True
+            )
+        return [(job.resource_name, _state(job.gca_resource)) for job in found[:limit]]
 
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
@@ -94,6 +95,18 @@ class Vertex:
             if isinstance(error.__cause__, NotFound):
                 raise UserError(f"Vertex AI knows no run {run}: {error.__cause__.message}") from error
             raise
+
+
+def _state(resource: Any) -> RunState:
+    """Return a run as Vertex describes it."""
+    return RunState(
+        plain_state(resource.state.name),
+        in_order({task.task_name: _task(task) for task in resource.job_detail.task_details}),
+        name=resource.display_name,
+        begun=resource.create_time,
+        ended=resource.end_time,
+        error=resource.error.message,
+    )
 
 
 def _task(task: Any) -> Task:

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from podium.errors import UserError
 from podium_pipelines.remote import Remote, RunState, ServiceUnreachable, Task
+from podium_pipelines.run_results import Found
 from podium_pipelines.summary import duration
 
 _STYLES = {"succeeded": "green", "failed": "bold red", "error": "bold red", "running": "bold", "canceled": "yellow"}
@@ -25,6 +26,16 @@ def lines(run: RunState) -> list[str]:
     result = [line for stage, task in run.stages.items() for line in [_line(stage, task), *_reasons(task)]]
     whole = Task(run.state, run.begun, run.ended, reason=(run.error,) if run.error else ())
     return [*result, _line("run", whole), *_reasons(whole)]
+
+
+def listed(runs: Iterable[tuple[str, RunState, Found]]) -> list[str]:
+    """Return the lines of a list of runs, in columns, with a heading."""
+    rows = [("NAME", "STATE", "BEGAN", "TOOK", "VERDICT", "REWARD", "RUN")]
+    for run, state, found in runs:
+        began = f"{state.begun.astimezone():%Y-%m-%d %H:%M}" if state.begun else ""
+        rows.append((state.name, state.state, began, _time(state), found.verdict, found.gain, run))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def follow(remote: Remote, run: str, console: Console, *, poll_s: float = 10.0) -> RunState:

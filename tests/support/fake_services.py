@@ -35,6 +35,10 @@ class FakeKubeflow:
             return self._experiments(request)
         if path == "/runs" and request.method == "POST":
             return self._create(request.body)
+        if path == "/runs":
+            assert request.query["sort_by"] == "created_at desc"
+            mine = [run for run in self.runs.values() if run["experiment_id"] == request.query["experiment_id"]]
+            return 200, {"runs": mine[::-1][: int(request.query["page_size"])]}
         if (match := re.fullmatch(r"/runs/([^/:]+)(:terminate)?", path)) and match[1] in self.runs:
             return self._run(self.runs[match[1]], terminate=bool(match[2]))
         return _kubeflow_error(404, 5, f"Resource not found: {path}")
@@ -114,6 +118,9 @@ class FakeVertex:
         match = re.fullmatch(pattern, request.path)
         if match is None:
             return _google_error(404, "NOT_FOUND", request.path)
+        if request.method == "GET" and match[2] is None:
+            assert request.query["filter"] == "labels.podium:*"
+            return 200, {"pipelineJobs": list(self.jobs.values())}
         if request.method == "POST" and match[2] is None:
             return self._create(f"{match[1]}/{request.query['pipelineJobId']}", request.body)
         name = f"{match[1]}/{match[2]}"
