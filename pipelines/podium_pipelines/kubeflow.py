@@ -11,11 +11,12 @@ import kfp_server_api
 from podium.config import KubeflowConfig
 from podium.errors import UserError
 from podium_pipelines.cluster import Cluster, ClusterRefused
+from podium_pipelines.collect import artifacts_below
 from podium_pipelines.kubeflow_service import calls, client_of
 from podium_pipelines.kubeflow_tasks import run_state
 from podium_pipelines.pod_logs import PodLogs
 from podium_pipelines.pod_reasons import with_pods
-from podium_pipelines.remote import RunState, Wanted
+from podium_pipelines.remote import NAME, RunState, Wanted
 
 _DEFAULT_NAMESPACE = "kubeflow"
 # The service that an installation has in its own namespace.
@@ -78,6 +79,11 @@ class Kubeflow:
                 page_size=limit, sort_by="created_at desc", experiment_id=experiment.experiment_id
             )
         return [(run.run_id, run_state(run)) for run in found.runs or ()]
+
+    def artifacts(self, run: str) -> dict[str, dict[str, str]]:
+        """Return the URIs of the artifacts that a run has made; those from the cache are in another run's folder."""
+        storage = (self._settings.storage or "").rstrip("/")
+        return artifacts_below(f"{storage}/{NAME}/{run}")
 
     def cancel(self, run: str) -> None:
         """Ask the server to stop a run."""

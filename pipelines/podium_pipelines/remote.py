@@ -11,6 +11,8 @@ from podium.config import STAGES, PlatformConfig
 from podium.errors import ExitCode, UserError
 from podium_pipelines.arguments import require
 
+# Of the pipeline, and so of the folder that holds its runs' artifacts.
+NAME = "rlhf"
 FINISHED = frozenset({"succeeded", "failed", "canceled", "skipped", "error"})
 # How the gates say it themselves, and how services name their exit code.
 _MISSED = re.compile(r"gates failed|\bstatus(?: of)? 3\b|\bexit code:? 3\b")
@@ -98,6 +100,9 @@ class Remote(Protocol):
     def runs(self, limit: int) -> list[tuple[str, RunState]]:
         """Return the newest runs that podium submitted, with what `state` takes, newest first."""
 
+    def artifacts(self, run: str) -> Mapping[str, Mapping[str, str]]:
+        """Return the URIs of the artifacts that a run has made, by stage and output."""
+
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
 
@@ -116,7 +121,7 @@ class Wanted:
 
 def run_name() -> str:
     """Return a name for a run that is submitted now."""
-    return f"rlhf-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
+    return f"{NAME}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
 def connect(platform: PlatformConfig, target: str) -> Remote:

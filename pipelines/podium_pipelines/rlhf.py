@@ -14,12 +14,12 @@ from podium.errors import UserError
 from podium_pipelines.environment import apply_environment
 from podium_pipelines.multihost.compiled import launch
 from podium_pipelines.parameters import stage_parameter
+from podium_pipelines.remote import NAME
 from podium_pipelines.resources import apply_resources
 from podium_pipelines.versions import Versions, parameters_of
 
 Target = Literal["local", "kubeflow", "vertex"]
 
-NAME = "rlhf"
 # The tasks that are told of their run: STORAGE, where compiled programs are kept and verdict and report are left, and
 # RUN. Vertex's cache key holds a task's environment, Kubeflow's not: there only the gates, which are never cached.
 _TOLD: Mapping[Target, tuple[str, ...]] = {"local": (), "kubeflow": tuple(STAGE_TABLE), "vertex": ("gates",)}

@@ -1,6 +1,7 @@
-"""The verbs for runs that were submitted earlier: status, cancel, logs, runs."""
+"""The verbs for runs that were submitted earlier: status, cancel, logs, runs, collect."""
 
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ ConfigOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the `podium` application."""
-    for verb in (status, cancel, logs, runs):
+    for verb in (status, cancel, logs, runs, collect):
         app.command(verb.__name__)(verb)
 
 
@@ -104,6 +105,42 @@ def _remote_runs(config: Path | None, limit: int) -> tuple[list[tuple[str, "RunS
     found = remotes.connect(platform, target).runs(limit)
     known, note = results.of_runs([state for _, state in found], storage_at(platform, target))
     return [(run, state, known.get(state.name, results.Found())) for run, state in found], note
+
+
+def collect(
+    run: RunName,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=path_argument("--out", "a folder"),
+            help="Where to put it; the same folder goes on. [default: runs/NAME, by the name of the run]",
+        ),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Bring report, metrics and model of a run to this machine. Cut off, the same command goes on."""
+    collecting, remotes = require("podium_pipelines.collect"), require("podium_pipelines.remote")
+    target = remotes.target_of(run)
+    platform, _ = service_of(config, target)
+    storage = storage_at(platform, target)
+    if storage is None:
+        key = "vertex.staging_bucket" if target == "vertex" else "kubeflow.storage"
+        raise UserError(f"platform.{key} is not set: the results of {run} are in the service's own store, on its page")
+    remote: Remote = remotes.connect(platform, target)
+    state = remote.state(run)
+    left = collecting.Left(run, state.name, storage, remote.artifacts(run))
+    got = collecting.collect(left, out or Path("runs", state.name), typer.echo)
+    if summary := got.results.get("summary"):
+        typer.echo(f"{summary['verdict']:<8}{summary['headline']}")
+    named = {"Report": got.report, "Model": got.model, "Card": got.model and got.model / collecting.CARD}
+    for what, path in (named | {"Metrics": got.metrics}).items():
+        typer.echo(f"{what:<8}{path or 'none'}")
+    if state.state != "succeeded":
+        typer.echo(f"Note: the run is {state.state}; podium status {run} says more", err=True)
+    if open_ and got.report is not None:
+        webbrowser.open(got.report.absolute().as_uri())
 
 
 def connect(run: str, config: Path | None) -> "Remote":

@@ -68,6 +68,13 @@ class Vertex:
             )
         return [(job.resource_name, _state(job.gca_resource)) for job in found[:limit]]
 
+    def artifacts(self, run: str) -> dict[str, dict[str, str]]:
+        """Return the URIs of the artifacts that a run has made or taken from the cache."""
+        return {
+            task.task_name: {name: made.artifacts[0].uri for name, made in task.outputs.items() if made.artifacts}
+            for task in self._run(run).job_detail.task_details
+        }
+
     def cancel(self, run: str) -> None:
         """Ask the service to stop a run."""
         state = self.state(run)

@@ -81,6 +81,21 @@ def download(uri: str, name: str) -> Path:
     return target
 
 
+def fetch_file(uri: str, path: Path) -> None:
+    """Copy a file to a path of this machine, so that a kill leaves all of it or what was there.
+
+    Raises:
+        UserError: There is nothing at the URI, it cannot be read, or the disk here is full.
+    """
+    system, source = _open(uri)
+    scratch = path.with_name(f"{path.name}.part")
+    try:
+        system.get_file(source, str(scratch))
+        scratch.replace(path)
+    except Exception as error:
+        raise _failed("file", path.name, uri, error) from error
+
+
 def upload_file(source: Path, uri: str, name: str) -> None:
     """Copy a file to a URI.
 

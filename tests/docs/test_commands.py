@@ -29,7 +29,7 @@ ELSEWHERE = {
     "run": "tests/kfp/test_run.py",
     "import-weights": "tests/convert",
     "plan": "tests/planning",
-    **dict.fromkeys(("submit", "status", "cancel", "logs", "runs"), "tests/kfp"),
+    **dict.fromkeys(("submit", "status", "cancel", "logs", "runs", "collect"), "tests/kfp"),
     **dict.fromkeys(("prepare", "sft", "reward", "sample", "ppo", "evaluate", "export", "gates"), "tests/stages"),
 }
 # What belongs to the reader's machine, not to the project.

@@ -156,6 +156,11 @@ class FakeVertex:
                 "pipelineTaskStatus": tries,
                 **error,
             },
+            {
+                "taskName": "export",
+                "state": "PENDING",
+                "outputs": {"model": {"artifacts": [{"uri": "gs://runs/1/earlier/export_1/model"}]}},
+            },
         ]
         times = {"createTime": TIME, "endTime": "2026-01-01T00:02:00Z"}
         return 200, {**job, **error, **times, "jobDetail": {"taskDetails": details}}
