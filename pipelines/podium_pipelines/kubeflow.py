@@ -17,6 +17,7 @@ from podium_pipelines.kubeflow_tasks import run_state
 from podium_pipelines.pod_logs import PodLogs
 from podium_pipelines.pod_reasons import with_pods
 from podium_pipelines.remote import NAME, RunState, Wanted
+from podium_pipelines.requests_sent import kubeflow_run
 
 _DEFAULT_NAMESPACE = "kubeflow"
 # The service that an installation has in its own namespace.
@@ -43,11 +44,8 @@ class Kubeflow:
         with calls(self._place):
             run = self._client.create_run_from_pipeline_package(
                 str(spec),
-                run_name=name,
-                experiment_name=self._settings.experiment,
                 namespace=self._namespace,
-                pipeline_root=self._settings.storage,
-                service_account=self._settings.service_account,
+                **kubeflow_run(self._settings, name),
             )
         return str(run.run_id)
 

@@ -36,6 +36,9 @@ def submit(
     target: Annotated[Target | None, typer.Option(help="Where it is to run. [default: platform.target]")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end, and end as it did.")] = False,
     allow_failed_gates: AllowFailedGates = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request and the pipeline that would be sent; ask nobody.")
+    ] = False,
 ) -> None:
     """Start the pipeline on Kubeflow or Vertex AI."""
     settings = read_config(config, with_gates(overrides, allow_failed_gates))
@@ -43,9 +46,15 @@ def submit(
     compiler = require("podium_pipelines.compiler")
     remotes = require("podium_pipelines.remote")
     remotes.refuse_local(compiler.local_paths(settings), goal)
-    known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
     name, storage = remotes.run_name(), require("podium_pipelines.rlhf").storage_of(settings, goal)
-    text = compiler.compile_text(settings, goal, known, {"STORAGE": storage, "RUN": name} if storage else {})
+    env = {"STORAGE": storage, "RUN": name} if storage else {}
+    if dry_run:
+        text = compiler.compile_text(settings, goal, env=env)
+        typer.echo(require("podium_pipelines.requests_sent").shown(settings.platform, goal, name, text), nl=False)
+        typer.echo("Note: nothing was sent; submit also asks the stores which version each file has", err=True)
+        return
+    known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
+    text = compiler.compile_text(settings, goal, known, env)
     remote: Remote = remotes.connect(settings.platform, goal)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "pipeline.yaml")

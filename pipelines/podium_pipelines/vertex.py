@@ -1,7 +1,6 @@
 """Runs on Vertex AI Pipelines, through Google's own client."""
 
 import contextlib
-import datetime
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,8 @@ from google.cloud import aiplatform
 
 from podium.config import VertexConfig
 from podium.errors import UserError
-from podium.version import __version__
 from podium_pipelines.remote import RunState, ServiceUnreachable, Task, Wanted, in_order, plain_state
-
-_LABEL = "podium"
+from podium_pipelines.requests_sent import LABEL, vertex_job, vertex_start
 
 
 class Vertex:
@@ -39,16 +36,8 @@ class Vertex:
                 "platform.vertex.staging_bucket is missing: runs keep their artifacts there; write gs://BUCKET"
             )
         with _calls():
-            job = aiplatform.PipelineJob(
-                display_name=name,
-                template_path=str(spec),
-                job_id=f"{name}-{datetime.datetime.now(datetime.UTC):%f}",
-                pipeline_root=self._settings.staging_bucket,
-                encryption_spec_key_name=self._settings.encryption_key,
-                # Label values hold no dots.
-                labels={_LABEL: __version__.replace(".", "-")},
-            )
-            job.submit(service_account=self._settings.service_account, network=self._settings.network)
+            job = aiplatform.PipelineJob(template_path=str(spec), **vertex_job(self._settings, name))
+            job.submit(**vertex_start(self._settings))
         return str(job.resource_name)
 
     def address(self, run: str) -> str:
@@ -64,7 +53,7 @@ class Vertex:
         """Return the newest runs that carry the label of `submit`."""
         with _calls():
             found = aiplatform.PipelineJob.list(
-                filter=f"labels.{_LABEL}:*", order_by="create_time desc", enable_simple_view=True
+                filter=f"labels.{LABEL}:*", order_by="create_time desc", enable_simple_view=True
             )
         return [(job.resource_name, _state(job.gca_resource)) for job in found[:limit]]
 

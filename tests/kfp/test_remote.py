@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from support.services import Service
+from support.stores import out_of_bounds
 
 # The clients leave their connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -99,3 +100,36 @@ def test_files_of_this_machine_stop_a_submission(kubeflow: Service, tmp_path: Pa
         f"{tmp_path}/b.jsonl is on this machine only, where kubeflow cannot read it; copy it to a s3:// or gs:// URI"
     )
     assert not kubeflow.fake.runs
+
+
+@pytest.mark.parametrize("target", ["kubeflow", "vertex"])
+def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
+    target: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Service = request.getfixturevalue(target)
+    service.submit()
+    count = len(service.server.requests)
+    out_of_bounds(monkeypatch)
+    result = service.submit("--dry-run")
+    assert (result.exit_code, len(service.server.requests)) == (0, count)
+    assert result.stderr == "Note: nothing was sent; submit also asks the stores which version each file has\n"
+    sent, *pipeline = yaml.safe_load_all(result.stdout)
+    assert environments(pipeline[0])["gates"].keys() == {"STORAGE", "RUN"}
+    if target == "kubeflow":
+        run = service.fake.runs["run-0"]
+        assert sent.pop("run_name")[:13] == run["display_name"][:13]
+        assert sent == {
+            "target": "kubeflow",
+            "host": service.server.url,
+            "namespace": "kubeflow",
+            "experiment_name": "podium",
+            "pipeline_root": run["runtime_config"]["pipeline_root"],
+            "service_account": run["service_account"],
+        }
+    else:
+        (job,) = service.fake.jobs.values()
+        assert sent["labels"] == job["labels"]
+        assert sent["pipeline_root"] == job["runtimeConfig"]["gcsOutputDirectory"]
+        assert sent["service_account"] == job["serviceAccount"]
+        assert sent["encryption_spec_key_name"] == job["encryptionSpec"]["kmsKeyName"]
+        assert sent["job_id"].startswith(sent["display_name"])
