@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import urllib3
@@ -66,13 +66,34 @@ class Cluster:
     def has_service(self, namespace: str, name: str) -> bool:
         """Tell whether a namespace has a service."""
         with self._calls():
-            try:
-                self._core.read_namespaced_service(name, namespace, _request_timeout=_TIMEOUT_S)
-            except client.ApiException as error:
-                if error.status == 404:
-                    return False
-                raise
-        return True
+            return _found(self._core.read_namespaced_service, name, namespace) is not None
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Tell whether there is a namespace."""
+        with self._calls():
+            return _found(self._core.read_namespace, namespace) is not None
+
+    def config_map(self, namespace: str, name: str) -> dict[str, str]:
+        """Return what a ConfigMap holds; nothing where there is none."""
+        with self._calls():
+            found = _found(self._core.read_namespaced_config_map, name, namespace)
+        return dict(found.data or {}) if found is not None else {}
+
+    def may(self, namespace: str, verb: str, resource: str, subresource: str = "") -> bool:
+        """Tell whether this user may do something in a namespace."""
+        wanted = client.V1ResourceAttributes(
+            namespace=namespace, verb=verb, resource=resource, subresource=subresource or None
+        )
+        review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=wanted))
+        reviews = client.AuthorizationV1Api(self._core.api_client)
+        with self._calls():
+            answer = reviews.create_self_subject_access_review(review, _request_timeout=_TIMEOUT_S)
+        return bool(answer.status.allowed)
+
+    @property
+    def host(self) -> str:
+        """Return the address of the cluster."""
+        return str(self._settings.host)
 
     @contextlib.contextmanager
     def _calls(self) -> Iterator[None]:
@@ -85,6 +106,16 @@ class Cluster:
             raise ClusterRefused(
                 f"the cluster of your kubeconfig cannot be reached at {self._settings.host}: {reason}; set KUBECONFIG"
             ) from error
+
+
+def _found(read: Callable[..., Any], *names: str) -> Any:
+    """Return an object, or None where there is none."""
+    try:
+        return read(*names, _request_timeout=_TIMEOUT_S)
+    except client.ApiException as error:
+        if error.status != 404:
+            raise
+        return None
 
 
 def _settings() -> client.Configuration:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kfp
 import kfp_server_api
 
 from podium.config import KubeflowConfig
@@ -16,6 +17,7 @@ from podium_pipelines.kubeflow_service import calls, client_of
 from podium_pipelines.kubeflow_tasks import run_state
 from podium_pipelines.pod_logs import PodLogs
 from podium_pipelines.pod_reasons import with_pods
+from podium_pipelines.preflight import Finding, of_cluster, of_storage, of_version
 from podium_pipelines.remote import NAME, RunState, Wanted
 from podium_pipelines.requests_sent import kubeflow_run
 
@@ -38,6 +40,12 @@ class Kubeflow:
         """What requests say: a server for one user knows no namespaces, and kfp may know this user's."""
         chosen = self._client.multi_user and self._settings.namespace != _DEFAULT_NAMESPACE
         return self._settings.namespace if chosen else None
+
+    def preflight(self, name: str) -> Iterator[Finding]:
+        """Yield what version, bucket and cluster say of a run before it is submitted."""
+        yield from of_version(self._place, self._client.version, kfp.__version__)
+        yield from of_storage("platform.kubeflow.storage", self._settings.storage, name)
+        yield from of_cluster(self._settings)
 
     def submit(self, spec: Path, name: str) -> str:
         """Start a run in the configured experiment and return its id."""

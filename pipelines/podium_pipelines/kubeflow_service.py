@@ -32,6 +32,7 @@ class Client(kfp.Client):  # type: ignore[misc]  # kfp has no types
     """
 
     service: kfp_server_api.Configuration
+    version: str = ""
     _health: kfp_server_api.V2beta1GetHealthzResponse | None = None
 
     def __init__(self, host: str | None, namespace: str) -> None:
@@ -61,6 +62,9 @@ class Client(kfp.Client):  # type: ignore[misc]  # kfp has no types
         if self._health is None:
             with calls(self.service.host, looking=True):
                 self._health = self._healthz_api.healthz_service_get_healthz(_request_timeout=_TIMEOUT_S)
+                # The client's own model of the answer leaves the version out.
+                said = json.loads(self._healthz_api.api_client.last_response.data)
+                self.version = str(said.get("tag_name", "")) if isinstance(said, dict) else ""
             if self._health.multi_user is None:
                 raise _another_server(self.service.host)
         return self._health

@@ -5,11 +5,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from podium.config import STAGES, PlatformConfig
 from podium.errors import ExitCode, UserError
 from podium_pipelines.arguments import require
+
+if TYPE_CHECKING:
+    from podium_pipelines.preflight import Finding
 
 # Of the pipeline, and so of the folder that holds its runs' artifacts.
 NAME = "rlhf"
@@ -87,6 +90,13 @@ def _missed_gates(gates: Task) -> bool:
 
 class Remote(Protocol):
     """A service that runs compiled pipelines."""
+
+    def preflight(self, name: str) -> Iterator["Finding"]:
+        """Yield what is known of a run of this name before it is submitted.
+
+        Raises:
+            UserError: The service refuses this user or its settings.
+        """
 
     def submit(self, spec: Path, name: str) -> str:
         """Start a run and return what the service calls it."""

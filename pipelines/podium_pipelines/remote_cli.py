@@ -1,6 +1,7 @@
 """Start runs on a cluster: the verb submit. The verbs for a run that is there are in run_verbs."""
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,9 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the request and the pipeline that would be sent; ask nobody.")
     ] = False,
+    skip_preflight: Annotated[
+        bool, typer.Option("--skip-preflight", help="Do not look at service, bucket, rights and image before.")
+    ] = False,
 ) -> None:
     """Start the pipeline on Kubeflow or Vertex AI."""
     settings = read_config(config, with_gates(overrides, allow_failed_gates))
@@ -51,11 +55,14 @@ def submit(
     if dry_run:
         text = compiler.compile_text(settings, goal, env=env)
         typer.echo(require("podium_pipelines.requests_sent").shown(settings.platform, goal, name, text), nl=False)
-        typer.echo("Note: nothing was sent; submit also asks the stores which version each file has", err=True)
+        _note("nothing was sent; submit also asks the stores which version each file has")
         return
-    known = require("podium_pipelines.versions").resolved(settings, lambda text: typer.echo(f"Note: {text}", err=True))
-    text = compiler.compile_text(settings, goal, known, env)
     remote: Remote = remotes.connect(settings.platform, goal)
+    if not skip_preflight:
+        preflight = require("podium_pipelines.preflight")
+        preflight.require(chain(preflight.of_image(settings.platform.image), remote.preflight(name)), _note)
+    known = require("podium_pipelines.versions").resolved(settings, _note)
+    text = compiler.compile_text(settings, goal, known, env)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "pipeline.yaml")
         spec.write_text(text, encoding="utf-8")
@@ -74,4 +81,8 @@ def _remember(settings: "PodiumConfig", goal: str) -> None:
     try:
         require("podium_pipelines.remembered").remember(settings.platform, goal)
     except (OSError, UserError) as error:
-        typer.echo(f"Note: this service is not remembered ({error}): the next commands need --config", err=True)
+        _note(f"this service is not remembered ({error}): the next commands need --config")
+
+
+def _note(text: str) -> None:
+    typer.echo(f"Note: {text}", err=True)

@@ -12,6 +12,7 @@ from google.cloud import aiplatform
 
 from podium.config import VertexConfig
 from podium.errors import UserError
+from podium_pipelines.preflight import Finding, of_storage
 from podium_pipelines.remote import RunState, ServiceUnreachable, Task, Wanted, in_order, plain_state
 from podium_pipelines.requests_sent import LABEL, vertex_job, vertex_start
 
@@ -28,6 +29,13 @@ class Vertex:
                 api_endpoint=settings.api_endpoint,
                 api_transport=settings.api_transport,
             )
+
+    def preflight(self, name: str) -> Iterator[Finding]:
+        """Yield what the bucket says of a run before it is submitted; ask the service, which may refuse."""
+        with _calls():
+            # Project, region, rights, and whether the service is switched on there.
+            aiplatform.PipelineJob.list(filter=f'display_name="{name}"', enable_simple_view=True)
+        yield from of_storage("platform.vertex.staging_bucket", self._settings.staging_bucket, name)
 
     def submit(self, spec: Path, name: str) -> str:
         """Start a run and return its resource name."""

@@ -167,6 +167,7 @@ def test_without_storage_results_are_on_the_page(kubeflow: Service) -> None:
 def test_vertex_says_where_its_artifacts_are(vertex: Service, store: Any, tmp_path: Path) -> None:
     vertex.submit()
     (name,) = vertex.fake.jobs
+    vertex.fake.exported = "gs://runs/1/earlier/export_1/model"
     leave(store, "/runs/1/earlier/export_1/model", model())
     result = call("collect", name, "--out", str(tmp_path / "out"))
     assert f"Model   {tmp_path}/out/model" in result.stdout

@@ -47,6 +47,10 @@ class FakeKubernetes:
     pods: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     services: set[str] = field(default_factory=set)
+    namespaces: tuple[str, ...] = ("kubeflow",)
+    # Data of ConfigMaps by their names; what may not be done, as "verb resource subresource".
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    denied: tuple[str, ...] = ()
     refused: int | None = None
     server: JsonServer | None = None
 
@@ -60,6 +64,12 @@ class FakeKubernetes:
         """Answer one request."""
         if self.refused:
             return self.refused, {"kind": "Status", "message": "pods is forbidden: no", "code": self.refused}
+        if request.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            wanted = request.body["spec"]["resourceAttributes"]
+            words = [wanted.get(key) for key in ("verb", "resource", "subresource")]
+            return 201, {"spec": {}, "status": {"allowed": " ".join(filter(None, words)) not in self.denied}}
+        if match := re.fullmatch(r"/api/v1/namespaces/([^/]+)", request.path):
+            return (200, {"metadata": {}}) if match[1] in self.namespaces else (404, {"message": "not found"})
         match = re.fullmatch(r"/api/v1/namespaces/([^/]+)/([^/]+)(?:/([^/]+)(/log)?)?", request.path)
         if match is None:
             return 404, {"message": request.path}
@@ -68,6 +78,11 @@ class FakeKubernetes:
             return (
                 (200, {"metadata": {}}) if f"{namespace}/{name}" in self.services else (404, {"message": "not found"})
             )
+        if kind == "configmaps":
+            data = self.config_maps.get(name)
+            if "get configmaps" in self.denied:
+                return 403, {"message": "configmaps is forbidden"}
+            return (200, {"data": data}) if data is not None else (404, {"message": "not found"})
         if kind == "events":
             return 200, {"items": self.events}
         if log:

@@ -23,6 +23,7 @@ class FakeKubeflow:
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     multi_user: bool = False
+    version: str = "2.17.0"
     # What `task_details` lists in place of stages that are as far as the run.
     nodes: list[dict[str, Any]] | None = None
 
@@ -30,7 +31,7 @@ class FakeKubeflow:
         """Answer one request."""
         path = request.path.removeprefix("/apis/v2beta1")
         if path == "/healthz":
-            return 200, {"commit_sha": "0", "tag_name": "2.17.0", "multi_user": self.multi_user}
+            return 200, {"commit_sha": "0", "tag_name": self.version, "multi_user": self.multi_user}
         if path == "/experiments":
             return self._experiments(request)
         if path == "/runs" and request.method == "POST":
@@ -111,6 +112,8 @@ class FakeVertex:
     states: tuple[str, ...] = ("PENDING", "RUNNING", "SUCCEEDED")
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
+    # The URI of the model that the task `export` made, or took from the cache.
+    exported: str | None = None
 
     def route(self, request: Request) -> Answer:
         """Answer one request."""
@@ -119,6 +122,8 @@ class FakeVertex:
         if match is None:
             return _google_error(404, "NOT_FOUND", request.path)
         if request.method == "GET" and match[2] is None:
+            if request.query["filter"].startswith("display_name="):
+                return 200, {}
             assert request.query["filter"] == "labels.podium:*"
             return 200, {"pipelineJobs": list(self.jobs.values())}
         if request.method == "POST" and match[2] is None:
@@ -156,12 +161,10 @@ class FakeVertex:
                 "pipelineTaskStatus": tries,
                 **error,
             },
-            {
-                "taskName": "export",
-                "state": "PENDING",
-                "outputs": {"model": {"artifacts": [{"uri": "gs://runs/1/earlier/export_1/model"}]}},
-            },
         ]
+        if self.exported is not None:
+            made = {"model": {"artifacts": [{"uri": self.exported}]}}
+            details.append({"taskName": "export", "state": "SKIPPED", "outputs": made})
         times = {"createTime": TIME, "endTime": "2026-01-01T00:02:00Z"}
         return 200, {**job, **error, **times, "jobDetail": {"taskDetails": details}}
 

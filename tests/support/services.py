@@ -29,9 +29,10 @@ class Service:
     server: JsonServer
     config: Path
 
-    def submit(self, *options: str) -> Result:
+    def submit(self, *options: str, preflight: bool = False) -> Result:
         """Submit the config."""
-        return call("submit", str(self.config), *options)
+        skipping = () if preflight else ("--skip-preflight",)
+        return call("submit", str(self.config), *skipping, *options)
 
     def on(self, verb: str, run: str, *options: str) -> Result:
         """Call a verb on a run."""
