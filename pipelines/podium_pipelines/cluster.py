@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import urllib3
@@ -39,15 +40,11 @@ class Cluster:
         options = {"tail_lines": last} if last else {}
         timeout = (_TIMEOUT_S[0], None) if follow else _TIMEOUT_S
         with self._calls():
-            stream = self._core.read_namespaced_pod_log(
-                pod,
-                namespace,
-                container="main",
-                follow=follow,
-                _preload_content=False,
-                _request_timeout=timeout,
-                **options,
-            )
+            read = partial(self._core.read_namespaced_pod_log, container="main", follow=follow, **options)
+            stream = _found(partial(read, _preload_content=False), pod, namespace, timeout_s=timeout)
+            if stream is None:
+                # A pod that was taken away since it was listed.
+                return
             # Its end closes it otherwise, under the wrapper that still holds lines.
             stream.auto_close = False
             with stream:
@@ -108,10 +105,10 @@ class Cluster:
             ) from error
 
 
-def _found(read: Callable[..., Any], *names: str) -> Any:
+def _found(read: Callable[..., Any], *names: str, timeout_s: tuple[int, int | None] = _TIMEOUT_S) -> Any:
     """Return an object, or None where there is none."""
     try:
-        return read(*names, _request_timeout=_TIMEOUT_S)
+        return read(*names, _request_timeout=timeout_s)
     except client.ApiException as error:
         if error.status != 404:
             raise

@@ -38,14 +38,22 @@ def status(run: RunName, config: ConfigOption = None) -> None:
 
     Exits with 0 while it runs and when it succeeded, 3 where its gates failed, else 1.
     """
-    watch = require("podium_pipelines.watch")
-    state = connect(run, config).state(run)
-    for line in watch.lines(state):
+    watch, remotes = require("podium_pipelines.watch"), require("podium_pipelines.remote")
+    target = remotes.target_of(run)
+    platform, _ = service_of(config, target)
+    state: RunState = remotes.connect(platform, target).state(run)
+    for line in [*watch.lines(state), *_verdict(state, storage_at(platform, target))]:
         typer.echo(line)
     if state.note:
         typer.echo(f"Note: {state.note}", err=True)
     if state.exit_code:
         raise typer.Exit(state.exit_code)
+
+
+def _verdict(state: "RunState", storage: str | None) -> list[str]:
+    """Return the line of what an ended run found, where it left that and it can be read."""
+    found = require("podium_pipelines.run_results").of_runs([state], storage)[0].get(state.name)
+    return [f"verdict   {found.verdict}  reward {found.gain}"] if found is not None and found.verdict else []
 
 
 def cancel(run: RunName, config: ConfigOption = None) -> None:
@@ -69,9 +77,13 @@ def logs(
     if stage is not None and stage not in STAGES:
         raise UserError(f"--stage {stage}: there is no such stage; write one of {', '.join(STAGES)}")
     wanted = require("podium_pipelines.remote").Wanted(stage, everything, follow)
+    some = False
     for line in connect(run, config).logs(run, wanted):
+        some = True
         typer.echo(line)
         sys.stdout.flush()
+    if not some:
+        typer.echo("Note: nothing is printed yet: no stage has started", err=True)
 
 
 def runs(

@@ -110,6 +110,15 @@ def test_a_run_that_has_not_begun_has_no_lines_yet(kubeflow: Service, cluster: F
     run_in(kubeflow, "RUNNING")
     result = kubeflow.on("logs", "run-0")
     assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "Note: nothing is printed yet: no stage has started\n"
+
+
+def test_a_pod_that_was_taken_away_meanwhile_has_no_lines(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    run_in(kubeflow, "SUCCEEDED")
+    cluster.pods = [pod("gone", "reward"), pod("b", "sample", log="answers\n")]
+    cluster.gone = ("gone",)
+    for follow in ([], ["--follow"]):
+        assert "answers" in kubeflow.on("logs", "run-0", *follow).stdout
 
 
 def test_vertex_says_why_and_where_the_rest_is(vertex: Service) -> None:

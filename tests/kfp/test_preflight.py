@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 
+from podium.config import load_config
+from podium.errors import UserError
+from podium_pipelines import remote
+from podium_pipelines.preflight import Finding
 from support.fake_kubernetes import FakeKubernetes
 from support.services import Service
 
@@ -20,34 +24,39 @@ def good(kubeflow: Service, cluster: FakeKubernetes) -> FakeKubernetes:
     return cluster
 
 
-def notes(service: Service, *options: str) -> list[str]:
-    """Return the notes of a submission that was made."""
-    before = len(service.fake.runs)
-    result = service.submit(*options, preflight=True)
-    assert result.exit_code == 0, result.exception
-    assert len(service.fake.runs) == before + 1
-    return [line.removeprefix("Note: ") for line in result.stderr.splitlines()]
+def findings(service: Service, target: str = "kubeflow") -> list[Finding]:
+    """Return what is found before a run is submitted."""
+    platform = load_config(service.config).platform
+    return list(remote.connect(platform, target).preflight("rlhf-1"))
 
 
-def stopped(service: Service, *options: str) -> list[str]:
-    """Return why a submission was not made."""
-    result = service.submit(*options, preflight=True)
-    assert service.fake.runs == {}
-    *lines, last = str(result.exception).splitlines()
-    assert last == "--skip-preflight submits all the same"
-    return lines
+def notes(service: Service) -> list[str]:
+    """Return findings that stop nothing."""
+    found = findings(service)
+    assert not any(finding.stops for finding in found)
+    return [finding.text for finding in found]
+
+
+def stopped(service: Service) -> list[str]:
+    """Return findings that stop the submission."""
+    return [finding.text for finding in findings(service) if finding.stops]
 
 
 def test_where_all_is_well_nothing_is_said_or_left(kubeflow: Service, good: FakeKubernetes, store: Any) -> None:
-    assert notes(kubeflow, IMAGE) == []
+    assert notes(kubeflow) == []
     assert not store.find("/runs")
     # Nothing but looks.
     assert {request.method for request in good.requests if "selfsubject" not in request.path} == {"GET"}
 
 
-def test_an_image_that_is_not_named(kubeflow: Service, good: FakeKubernetes) -> None:
-    (note,) = notes(kubeflow)
-    assert note.startswith("platform.image is not set: the nodes pull podium/trainer:")
+def test_notes_are_said_and_the_run_is_sent(kubeflow: Service, good: FakeKubernetes) -> None:
+    good.denied = ("list pods",)
+    result = kubeflow.submit(preflight=True)
+    assert set(kubeflow.fake.runs) == {"run-0"}
+    first, second = result.stderr.splitlines()
+    assert first.startswith("Note: platform.image is not set: the nodes pull podium/trainer:")
+    assert second.startswith("Note: you may not list pods in the namespace kubeflow: ")
+    assert kubeflow.submit(IMAGE, preflight=True).stderr.splitlines() == [second]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,7 @@ def test_a_service_of_another_version(
     kubeflow: Service, good: FakeKubernetes, version: str, stops: bool, text: str | None
 ) -> None:
     kubeflow.fake.version = version
-    lines = stopped(kubeflow, IMAGE) if stops else notes(kubeflow, IMAGE)
+    lines = stopped(kubeflow) if stops else notes(kubeflow)
     assert lines == ([f"{kubeflow.server.url} {text}"] if text else [])
 
 
@@ -74,7 +83,7 @@ def test_a_bucket_that_can_be_read_and_not_written(
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr(store, "pipe_file", refuse)
-    (line,) = stopped(kubeflow, IMAGE)
+    (line,) = stopped(kubeflow)
     assert line.startswith("platform.kubeflow.storage: file .podium-submit: s3://runs/runs/rlhf-")
     assert "Access Denied" in line
 
@@ -86,19 +95,19 @@ def test_a_bucket_that_no_client_here_can_reach_is_not_looked_at(
         raise ImportError("no s3fs")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", lacking)
-    first, *_ = notes(kubeflow, IMAGE)
+    first, *_ = notes(kubeflow)
     assert first.startswith("platform.kubeflow.storage: whether it can be written is not looked at: s3://runs/")
 
 
 def test_a_store_inside_the_cluster_is_not_looked_at(kubeflow: Service, good: FakeKubernetes) -> None:
     good.config_maps = {}
     kubeflow.set("kubeflow", storage="minio://mlpipeline/podium")
-    assert notes(kubeflow, IMAGE) == []
+    assert notes(kubeflow) == []
 
 
 def test_a_namespace_that_is_not_there(kubeflow: Service, good: FakeKubernetes) -> None:
     good.namespaces = ()
-    (line,) = stopped(kubeflow, IMAGE)
+    (line,) = stopped(kubeflow)
     assert line.startswith(
         "platform.kubeflow.namespace: there is no namespace kubeflow in the cluster of your kubeconfig"
     )
@@ -106,7 +115,7 @@ def test_a_namespace_that_is_not_there(kubeflow: Service, good: FakeKubernetes) 
 
 def test_rights_that_are_denied(kubeflow: Service, good: FakeKubernetes) -> None:
     good.denied = ("get pods log", "list events")
-    (note,) = notes(kubeflow, IMAGE)
+    (note,) = notes(kubeflow)
     assert note.startswith(
         "you may not get pods log, list events in the namespace kubeflow: podium status will not say"
     )
@@ -118,11 +127,10 @@ def test_a_launcher_without_credentials_for_the_bucket(
 ) -> None:
     good.config_maps = {} if found is None else {"kfp-launcher": found}
     # The account of the task may have what the launcher lacks.
-    (note,) = notes(kubeflow, IMAGE)
+    (note,) = notes(kubeflow)
     assert note.endswith("has no provider for s3://: steps must get their credentials by the account runner")
-    kubeflow.fake.runs.clear()
     kubeflow.set("kubeflow", service_account=None)
-    (line,) = stopped(kubeflow, IMAGE)
+    (line,) = stopped(kubeflow)
     assert line.startswith(
         "platform.kubeflow.storage is s3://runs, and the ConfigMap kfp-launcher of the namespace kubeflow has no "
     )
@@ -131,14 +139,14 @@ def test_a_launcher_without_credentials_for_the_bucket(
 def test_a_launcher_that_may_not_be_looked_at(kubeflow: Service, good: FakeKubernetes) -> None:
     good.denied = ("get configmaps",)
     kubeflow.set("kubeflow", service_account=None)
-    (note,) = notes(kubeflow, IMAGE)
+    (note,) = notes(kubeflow)
     assert note.startswith(
         "whether the ConfigMap kfp-launcher of the namespace kubeflow has a provider for s3:// is not"
     )
 
 
 def test_a_cluster_that_cannot_be_asked_stops_nothing(kubeflow: Service) -> None:
-    (note,) = notes(kubeflow, IMAGE)
+    (note,) = notes(kubeflow)
     assert note.startswith("what the cluster would say of this run is not looked at: ")
     assert note.endswith("no kubeconfig was found; set KUBECONFIG")
 
@@ -146,7 +154,13 @@ def test_a_cluster_that_cannot_be_asked_stops_nothing(kubeflow: Service) -> None
 def test_all_that_stops_a_run_is_said_at_once(kubeflow: Service, good: FakeKubernetes) -> None:
     good.namespaces = ()
     kubeflow.fake.version = "1.8.5"
-    assert len(stopped(kubeflow, IMAGE)) == 2
+    error = kubeflow.submit(IMAGE, preflight=True).exception
+    assert isinstance(error, UserError)
+    version, namespace, skip = str(error).splitlines()
+    assert "podium needs version 2" in version
+    assert "there is no namespace" in namespace
+    assert skip == "--skip-preflight submits all the same"
+    assert kubeflow.fake.runs == {}
     assert kubeflow.submit(IMAGE).exit_code == 0
 
 

@@ -30,11 +30,13 @@ def error_of(result: Any) -> str:
     return str(result.exception)
 
 
-def test_a_server_that_is_not_there(kubeflow: Service) -> None:
+def test_a_server_that_is_not_there(kubeflow: Service, caplog: pytest.LogCaptureFixture) -> None:
     kubeflow.set("kubeflow", host="http://127.0.0.1:9")
     text = error_of(kubeflow.submit())
     assert text.startswith("Kubeflow Pipelines cannot be reached at http://127.0.0.1:9: ")
     assert "refused" in text
+    # Asked once: urllib3 says each further try on the terminal.
+    assert "Retrying" not in caplog.text
     assert text.endswith("write its address in platform.kubeflow.host, or open the way to it (kubectl port-forward)")
 
 

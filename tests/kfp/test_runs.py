@@ -78,6 +78,9 @@ def test_runs_of_a_service_with_what_they_found(kubeflow: Service, store: Any) -
     kubeflow.fake.runs["run-0"] |= {"state": "SUCCEEDED", "finished_at": "2026-01-01T01:00:00Z"}
     kubeflow.fake.runs["run-1"]["display_name"] = "rlhf-later"
     store.pipe({f"/runs/runs/{name}/results.json": json.dumps(RESULTS).encode()})
+    kubeflow.fake.states = ("SUCCEEDED",)
+    assert call("status", "run-0").stdout.splitlines()[-1] == "verdict   amber  reward +1.25"
+    kubeflow.fake.runs["run-1"] |= {"state": "PENDING"}
     head, first, second = call("runs").stdout.splitlines()
     assert head.split() == ["NAME", "STATE", "BEGAN", "TOOK", "VERDICT", "REWARD", "RUN"]
     assert first.split()[:2] + first.split()[-1:] == ["rlhf-later", "pending", "run-1"]

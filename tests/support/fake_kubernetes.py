@@ -52,6 +52,8 @@ class FakeKubernetes:
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     denied: tuple[str, ...] = ()
     refused: int | None = None
+    # Pods that are listed and have no log any more.
+    gone: tuple[str, ...] = ()
     server: JsonServer | None = None
 
     @property
@@ -90,6 +92,8 @@ class FakeKubernetes:
         return 200, {"items": self.pods}
 
     def _log(self, name: str, request: Request) -> Answer:
+        if name in self.gone:
+            return 404, {"message": f'pods "{name}" not found'}
         (found,) = [one for one in self.pods if one["metadata"]["name"] == name]
         state = found["status"]["containerStatuses"][0]["state"]
         if "waiting" in state:
