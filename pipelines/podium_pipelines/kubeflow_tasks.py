@@ -55,7 +55,7 @@ def _task(node: Any, executors: Sequence[Any], run: str) -> Task:
     state, begun, ended = plain_state(node.state), _time(node.start_time), _time(node.end_time)
     if run in FINISHED and state not in FINISHED:
         # What was left out because an earlier one failed has no state.
-        state = "skipped"
+        return Task("skipped")
     if run == "canceled" and state == "failed":
         state = "canceled"
     return Task(state, begun, ended, cached=state == "succeeded" and _is_cached(node, executors))
@@ -63,7 +63,11 @@ def _task(node: Any, executors: Sequence[Any], run: str) -> Task:
 
 def _is_cached(node: Any, executors: Sequence[Any]) -> bool:
     """Tell whether a stage's executor was skipped: one was in the stage's time, and none ran within it."""
-    inside = [one for one in executors if node.start_time <= one.start_time and one.end_time <= node.end_time]
+    begin, end = _time(node.start_time), _time(node.end_time)
+    if begin is None or end is None:
+        return False
+    timed = [one for one in executors if _time(one.start_time) and _time(one.end_time)]
+    inside = [one for one in timed if begin <= one.start_time and one.end_time <= end]
     states = {plain_state(one.state) for one in inside}
     return "skipped" in states and "succeeded" not in states
 

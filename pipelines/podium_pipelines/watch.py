@@ -76,10 +76,10 @@ def _shown(console: Console) -> Iterator[Callable[[RunState], None]]:
     """Yield what shows each state: a table that moves on a terminal, elsewhere a line for each change."""
     if console.is_terminal:
         latest: list[RunState] = []
-        with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(latest[-1:])) as live:
+        with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(latest)) as live:
 
             def show(state: RunState) -> None:
-                latest.append(state)
+                latest[:] = [state]
                 live.refresh()
 
             yield show
@@ -100,20 +100,22 @@ def _shown(console: Console) -> Iterator[Callable[[RunState], None]]:
 
 
 def _table(states: list[RunState]) -> Table:
-    """Return the table of the last state, if there is one."""
+    """Return the table of a state; an empty one before the first."""
     table = Table.grid(padding=(0, 2))
     for state in states:
         for stage, task in state.stages.items():
-            table.add_row(
-                stage,
-                Text(task.state, style=_STYLES.get(task.state, "")),
-                "" if task.cached else _time(task),
-                _remarks(task),
-            )
-            for reason in task.reason:
-                table.add_row("", Text(reason, overflow="fold"))
-        table.add_row("run", Text(state.state, style=_STYLES.get(state.state, "")), _time(state), "")
+            time_ = "" if task.cached else _time(task)
+            table.add_row(stage, _coloured(task.state), time_, _folded([_remarks(task), *task.reason]))
+        table.add_row("run", _coloured(state.state), _time(state), _folded([state.error, state.note]))
     return table
+
+
+def _coloured(word: str) -> Text:
+    return Text(word, style=_STYLES.get(word, ""))
+
+
+def _folded(lines: list[str]) -> Text:
+    return Text("\n".join(filter(None, lines)), overflow="fold")
 
 
 def _line(stage: str, task: Task, *, running: bool = True) -> str:
