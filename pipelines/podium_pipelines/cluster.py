@@ -60,6 +60,20 @@ class Cluster:
         events = sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time))
         return [f"{event.reason}: {event.message}" for event in events]
 
+    def workflows(self, namespace: str, run: str) -> list[dict[str, Any]]:
+        """Return the workflows of a Kubeflow run, of which there is one."""
+        objects = client.CustomObjectsApi(self._core.api_client)
+        with self._calls():
+            found = objects.list_namespaced_custom_object(
+                "argoproj.io",
+                "v1alpha1",
+                namespace,
+                "workflows",
+                label_selector=f"pipeline/runid={run}",
+                _request_timeout=_TIMEOUT_S,
+            )
+        return list(found["items"])
+
     def has_service(self, namespace: str, name: str) -> bool:
         """Tell whether a namespace has a service."""
         with self._calls():

@@ -172,6 +172,29 @@ def test_a_pod_that_waits_without_a_reason_of_its_own_has_events(kubeflow: Servi
     assert cluster.requests[-1].query["fieldSelector"] == "involvedObject.name=a,type=Warning"
 
 
+def test_a_stage_without_a_pod_has_what_argo_says(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    quota = 'pods "rlhf-x" is forbidden: exceeded quota: gpus'
+    cluster.nodes = {
+        "rlhf-x": "child failed",
+        "rlhf-x.root(0).ppo(0)": "child failed",
+        "rlhf-x.root(0).ppo(0).executor(0)": quota,
+        "rlhf-x.root(0).sample-driver": "admission webhook denied the request",
+        "rlhf-x.root(0).reward(0).executor(0)": "Error (exit code 1)",
+    }
+    cluster.pods = [pod("a", "reward", "Running")]
+    stages = ("ppo", "RUNNING"), ("sample", "FAILED"), ("reward", "RUNNING"), ("evaluate", "PENDING")
+    run_in(kubeflow, "RUNNING", *(stage_nodes(stage, state) for stage, state in stages))
+    lines = kubeflow.on("status", "run-0").stdout.splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines if line[0] != " "] == [
+        "reward running",
+        "sample failed",
+        "ppo pending",
+        "evaluate pending",
+        "run running",
+    ]
+    assert [line.strip() for line in lines if line[0] == " "] == ["admission webhook denied the request", quota]
+
+
 def test_a_driver_that_failed_speaks_for_its_stage(kubeflow: Service, cluster: FakeKubernetes) -> None:
     log = "F0101 00:00:02.000001      12 main.go:54] failed to resolve inputs\n"
     cluster.pods = [pod("a", "ppo", "Failed", driver=True, log=log)]

@@ -46,6 +46,8 @@ class FakeKubernetes:
 
     pods: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    # Nodes of the run's workflow: messages by names.
+    nodes: dict[str, str] = field(default_factory=dict)
     services: set[str] = field(default_factory=set)
     namespaces: tuple[str, ...] = ("kubeflow",)
     # Data of ConfigMaps by their names; what may not be done, as "verb resource subresource".
@@ -70,6 +72,11 @@ class FakeKubernetes:
             wanted = request.body["spec"]["resourceAttributes"]
             words = [wanted.get(key) for key in ("verb", "resource", "subresource")]
             return 201, {"spec": {}, "status": {"allowed": " ".join(filter(None, words)) not in self.denied}}
+        if request.path == "/apis/argoproj.io/v1alpha1/namespaces/kubeflow/workflows":
+            nodes = {
+                str(number): {"name": name, "message": text} for number, (name, text) in enumerate(self.nodes.items())
+            }
+            return 200, {"items": [{"metadata": {}, "status": {"nodes": nodes}}]}
         if match := re.fullmatch(r"/api/v1/namespaces/([^/]+)", request.path):
             return (200, {"metadata": {}}) if match[1] in self.namespaces else (404, {"message": "not found"})
         match = re.fullmatch(r"/api/v1/namespaces/([^/]+)/([^/]+)(?:/([^/]+)(/log)?)?", request.path)
