@@ -121,8 +121,8 @@ def _refused(error: Any, place: str | None, looking: bool) -> UserError:
 
 def _another_server(place: str | None) -> UserError:
     return UserError(
-        f"{place} is not Kubeflow Pipelines, or not the whole of its address: {place}/apis/v2beta1/healthz does not "
-        f"answer as it does; mend {_HOST}"
+        f"{place} is not Kubeflow Pipelines, or not the whole of its address, or wants you to log in: "
+        f"{place}/apis/v2beta1/healthz does not answer as it does; mend {_HOST}"
     )
 
 

@@ -73,7 +73,7 @@ def submit(
     if storage:
         typer.echo(f"Report  {storage.rstrip('/')}/runs/{name}/report.html, when it is evaluated")
     if wait:
-        run_verbs.finish(remote, run)
+        run_verbs.finish(remote, run, storage)
 
 
 def _remember(settings: "PodiumConfig", goal: str) -> None:

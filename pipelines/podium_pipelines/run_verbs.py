@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.errors import ExitCode, UserError, path_argument
-from podium_pipelines.arguments import read_config, require, target_name
+from podium_pipelines.arguments import read_config, require
 
 if TYPE_CHECKING:
     from podium.config import PlatformConfig
@@ -176,8 +176,10 @@ def service_of(config: Path | None, target: str | None = None) -> tuple["Platfor
     from podium.config import PlatformConfig
 
     if config is not None:
-        settings = read_config(config, ())
-        return settings.platform, target or target_name(settings, None)
+        platform = read_config(config, ()).platform
+        if target is None and platform.target == "local":
+            raise UserError(f"{config}: platform.target is local; podium runs --local lists the runs of this machine")
+        return platform, target or platform.target
     known: tuple[PlatformConfig, str] | None = require("podium_pipelines.remembered").recall(target)
     return known or (PlatformConfig(), target or "kubeflow")
 
@@ -187,8 +189,8 @@ def storage_at(platform: "PlatformConfig", target: str) -> str | None:
     return platform.vertex.staging_bucket if target == "vertex" else platform.kubeflow.storage
 
 
-def finish(remote: "Remote", run: str) -> None:
-    """Show a run until it ends.
+def finish(remote: "Remote", run: str, storage: str | None) -> None:
+    """Show a run until it ends, and then what it found in its storage.
 
     Raises:
         typer.Exit: It ended otherwise than well: 3 where its gates failed, else 1.
@@ -196,7 +198,11 @@ def finish(remote: "Remote", run: str) -> None:
     """
     from rich.console import Console
 
-    state = require("podium_pipelines.watch").follow(remote, run, Console(file=sys.stdout))
+    state: RunState = require("podium_pipelines.watch").follow(remote, run, Console(file=sys.stdout))
+    for line in _verdict(state, storage):
+        typer.echo(line)
+    if storage and state.exit_code in (ExitCode.DONE, ExitCode.GATES_FAILED):
+        typer.echo(f"podium collect {run} --open brings report and model here")
     if state.exit_code == ExitCode.DONE:
         return
     reason = f": {state.error}" if state.error else ""

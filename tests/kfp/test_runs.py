@@ -101,8 +101,14 @@ def test_runs_whose_results_cannot_be_read_are_listed_all_the_same(
     assert "no key" in result.stderr
 
 
+def test_a_config_of_this_machine_has_no_service(kubeflow: Service) -> None:
+    kubeflow.config.write_text(kubeflow.config.read_text().replace("target: kubeflow", "target: local"))
+    text = f"{kubeflow.config}: platform.target is local; podium runs --local lists the runs of this machine"
+    assert str(kubeflow.call("runs").exception) == text
+
+
 def test_a_service_without_runs(kubeflow: Service) -> None:
-    assert len(kubeflow.on("runs", "--limit=3").stdout.splitlines()) == 1
+    assert len(kubeflow.call("runs", "--limit", "3").stdout.splitlines()) == 1
 
 
 def test_runs_of_vertex(vertex: Service) -> None:

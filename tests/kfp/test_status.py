@@ -223,6 +223,7 @@ def test_waiting_says_each_change_once_and_leaves_out_kfp_s_own_tasks(
         "prepare   succeeded  30.0 s",
         "reward    succeeded  30.0 s",
     ]
+    assert lines[-1] == "podium collect run-0 --open brings report and model here"
 
 
 def test_waiting_for_a_run_that_fails_ends_as_it_did(kubeflow: Service, cluster: FakeKubernetes) -> None:

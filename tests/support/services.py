@@ -36,7 +36,11 @@ class Service:
 
     def on(self, verb: str, run: str, *options: str) -> Result:
         """Call a verb on a run."""
-        return call(verb, run, "--config", str(self.config), *options)
+        return self.call(verb, run, *options)
+
+    def call(self, verb: str, *arguments: str) -> Result:
+        """Call a verb with the config."""
+        return call(verb, *arguments, "--config", str(self.config))
 
     def set(self, target: str, **values: Any) -> None:
         """Change the section of a target in the config; None takes a key out."""
