@@ -84,6 +84,18 @@ class Cluster:
         with self._calls():
             return _found(self._core.read_namespace, namespace) is not None
 
+    def has_kind(self, group: str, version: str) -> bool:
+        """Tell whether the cluster knows a group of kinds."""
+        objects = client.CustomObjectsApi(self._core.api_client)
+        with self._calls():
+            return _found(objects.get_api_resources, group, version) is not None
+
+    def has_object(self, group: str, version: str, namespace: str, plural: str, name: str) -> bool:
+        """Tell whether a namespace has an object of a kind that is not Kubernetes' own."""
+        objects = client.CustomObjectsApi(self._core.api_client)
+        with self._calls():
+            return _found(objects.get_namespaced_custom_object, group, version, namespace, plural, name) is not None
+
     def config_map(self, namespace: str, name: str) -> dict[str, str]:
         """Return what a ConfigMap holds; nothing where there is none."""
         with self._calls():

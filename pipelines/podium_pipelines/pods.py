@@ -53,12 +53,15 @@ def stage_pods(pods: Iterable[Any]) -> list[StagePod]:
 
 
 def _purpose(pod: Any) -> tuple[str, bool]:
-    """Return the stage that a pod is for, or "", and whether it is the driver: a stage's command names it."""
+    """Return the stage that a pod is for, or "", and whether it is the driver: a stage's command names it.
+
+    Of a stage on several hosts it is the pod that starts and follows these, podium launch STAGE.
+    """
     for container in pod.spec.containers:
         words = [*(container.command or ()), *(container.args or ())]
         for before, word in itertools.pairwise(words):
-            if before in ("podium", "--task_name") and word in STAGES:
-                return word, before != "podium"
+            if before in ("podium", "launch", "--task_name") and word in STAGES:
+                return word, before == "--task_name"
     return "", False
 
 

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from podium.config import KubeflowConfig
+from podium.config import KubeflowConfig, PlatformConfig
 from podium.errors import UserError
 from podium.storage import remote
 from podium_components._image import default_image
 from podium_pipelines.cluster import Cluster, ClusterRefused
+from podium_pipelines.multihost.names import JOBSET, RUNTIME, TRAINER
 from podium_pipelines.run_results import folder_of
 
 _SKIP = "--skip-preflight submits all the same"
@@ -92,6 +93,30 @@ def of_cluster(settings: KubeflowConfig) -> Iterator[Finding]:
         yield from _of_launcher(cluster, settings)
     except ClusterRefused as error:
         yield Finding(f"what the cluster would say of this run is not looked at: {error}")
+
+
+def of_hosts(platform: PlatformConfig) -> Iterator[Finding]:
+    """Look whether the cluster can start the stages that take several hosts."""
+    several = [stage for stage, wanted in platform.resources.items() if wanted.hosts > 1]
+    if not several:
+        return
+    where, settings = f"platform.resources.{several[0]}.hosts", platform.kubeflow
+    needs, group = ("JobSet", JOBSET) if settings.launcher == "jobset" else ("Kubeflow Trainer", TRAINER)
+    try:
+        cluster = Cluster()
+        if not cluster.has_kind(*group):
+            yield Finding(
+                f"{where}: the cluster of your kubeconfig, {cluster.host}, has no {'/'.join(group)}; install {needs}",
+                stops=True,
+            )
+        elif group == TRAINER and not cluster.has_object(*group, settings.namespace, "trainingruntimes", RUNTIME):
+            yield Finding(
+                f"{where}: the namespace {settings.namespace} has no TrainingRuntime {RUNTIME}; "
+                f"write: podium manifests --namespace {settings.namespace} | kubectl apply -f -",
+                stops=True,
+            )
+    except ClusterRefused as error:
+        yield Finding(f"{where}: whether the cluster has {needs} is not looked at: {error}")
 
 
 def _of_namespace(cluster: Cluster, namespace: str) -> Iterator[Finding]:

@@ -60,7 +60,10 @@ def submit(
     remote: Remote = remotes.connect(settings.platform, goal)
     if not skip_preflight:
         preflight = require("podium_pipelines.preflight")
-        preflight.require(chain(preflight.of_image(settings.platform.image), remote.preflight(name)), _note)
+        looks = [preflight.of_image(settings.platform.image), remote.preflight(name)]
+        if goal == "kubeflow":
+            looks.append(preflight.of_hosts(settings.platform))
+        preflight.require(chain(*looks), _note)
     known = require("podium_pipelines.versions").resolved(settings, _note)
     text = compiler.compile_text(settings, goal, known, env)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from podium.config import load_config
+from podium.config import PlatformConfig, load_config
 from podium.errors import UserError
 from podium_pipelines import remote
-from podium_pipelines.preflight import Finding
+from podium_pipelines.preflight import Finding, of_hosts
 from support.fake_kubernetes import FakeKubernetes
 from support.services import Service
 
@@ -170,3 +170,36 @@ def test_vertex_is_asked_before_anything_is_sent(vertex: Service, store: Any, mo
     assert (first.method, first.query["filter"].split("=")[0]) == ("GET", "display_name")
     monkeypatch.setattr(store, "pipe_file", lambda path, content: (_ for _ in ()).throw(PermissionError("denied")))
     assert str(vertex.submit(IMAGE, preflight=True).exception).startswith("platform.vertex.staging_bucket: file ")
+
+
+TRAINER, JOBSET = "trainer.kubeflow.org", "jobset.x-k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "kinds", "objects", "said"),
+    [
+        ("trainjob", (), (), "has no trainer.kubeflow.org/v1alpha1; install Kubeflow Trainer"),
+        ("trainjob", (TRAINER,), (), "podium manifests --namespace kubeflow | kubectl apply -f -"),
+        ("trainjob", (TRAINER,), ("podium",), None),
+        ("jobset", (TRAINER,), ("podium",), "has no jobset.x-k8s.io/v1alpha2; install JobSet"),
+        ("jobset", (JOBSET,), (), None),
+    ],
+)
+def test_what_several_hosts_need_is_there(
+    cluster: FakeKubernetes, launcher: str, kinds: tuple[str, ...], objects: tuple[str, ...], said: str | None
+) -> None:
+    cluster.kinds, cluster.objects = kinds, objects
+    values = {"resources": {"prepare": {}, "ppo": {"hosts": 2}}, "kubeflow": {"launcher": launcher}}
+    found = list(of_hosts(PlatformConfig.model_validate(values)))
+    if said is None:
+        assert found == []
+    else:
+        (finding,) = found
+        assert finding.stops
+        assert finding.text.startswith("platform.resources.ppo.hosts: ")
+        assert finding.text.endswith(said)
+
+
+def test_one_host_needs_no_look(cluster: FakeKubernetes) -> None:
+    assert list(of_hosts(PlatformConfig.model_validate({"resources": {"ppo": {"cpu": "4"}}}))) == []
+    assert cluster.requests == []

@@ -202,6 +202,13 @@ def test_a_driver_that_failed_speaks_for_its_stage(kubeflow: Service, cluster: F
     assert "          failed to resolve inputs\n" in kubeflow.on("status", "run-0").stdout
 
 
+def test_a_task_that_starts_several_hosts_speaks_for_its_stage(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    log = "podium launch ppo: host 1 was out of memory; write more in platform.resources\n"
+    cluster.pods = [pod("a", "ppo", "Failed", launched=True, log=log)]
+    run_in(kubeflow, "FAILED", stage_nodes("ppo", "FAILED"))
+    assert "host 1 was out of memory" in kubeflow.on("status", "run-0").stdout
+
+
 def test_a_run_that_was_stopped_is_canceled(kubeflow: Service, cluster: FakeKubernetes) -> None:
     kubeflow.submit()
     assert kubeflow.on("cancel", "run-0").exit_code == 0

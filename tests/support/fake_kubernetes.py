@@ -15,12 +15,14 @@ def pod(
     phase: str = "Succeeded",
     *,
     driver: bool = False,
+    launched: bool = False,
     state: dict[str, Any] | None = None,
     log: str = "",
     **status: Any,
 ) -> dict[str, Any]:
     """Return a pod of a stage as KFP makes it; `state` is the main container's, where it is not what the phase says."""
-    words = ["--task_name", stage] if driver else ["--executor_input", "{}", "--", "python", "-m", "podium", stage]
+    own = ["launch", stage] if launched else [stage]
+    words = ["--task_name", stage] if driver else ["--executor_input", "{}", "--", "python", "-m", "podium", *own]
     running = {"running": {"startedAt": TIME}}
     of_phase = {"Running": running, "Pending": {"waiting": {"reason": "PodInitializing"}}}
     ended = {
@@ -53,6 +55,9 @@ class FakeKubernetes:
     # Data of ConfigMaps by their names; what may not be done, as "verb resource subresource".
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     denied: tuple[str, ...] = ()
+    # Groups of kinds, and objects of these, by name.
+    kinds: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
     refused: int | None = None
     # Pods that are listed and have no log any more.
     gone: tuple[str, ...] = ()
@@ -77,6 +82,13 @@ class FakeKubernetes:
                 str(number): {"name": name, "message": text} for number, (name, text) in enumerate(self.nodes.items())
             }
             return 200, {"items": [{"metadata": {}, "status": {"nodes": nodes}}]}
+        if match := re.fullmatch(r"/apis/(trainer.kubeflow.org|jobset.x-k8s.io)/[^/]+(/namespaces/.*)?", request.path):
+            there = match[1] in self.kinds and (not match[2] or match[2].rpartition("/")[2] in self.objects)
+            return (
+                (200, {"metadata": {}, "groupVersion": "a/b", "resources": []})
+                if there
+                else (404, {"message": "not found"})
+            )
         if match := re.fullmatch(r"/api/v1/namespaces/([^/]+)", request.path):
             return (200, {"metadata": {}}) if match[1] in self.namespaces else (404, {"message": "not found"})
         match = re.fullmatch(r"/api/v1/namespaces/([^/]+)/([^/]+)(?:/([^/]+)(/log)?)?", request.path)

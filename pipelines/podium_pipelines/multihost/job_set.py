@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from podium_pipelines.multihost.names import JOBSET
 from podium_pipelines.multihost.train_job import RESTARTS
 from podium_pipelines.multihost.workload import (
     PORT,
@@ -15,7 +16,7 @@ from podium_pipelines.multihost.workload import (
     volumes,
 )
 
-API = "jobset.x-k8s.io/v1alpha2"
+API = "/".join(JOBSET)
 _SLICE = "slice"
 # Where libtpu's coordination between slices listens on the first host (MEGASCALE).
 _MEGASCALE_PORT = 8080

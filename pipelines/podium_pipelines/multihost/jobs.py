@@ -13,10 +13,10 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 from podium.errors import UserError
+from podium_pipelines.multihost.names import JOBSET, TRAINER
 from podium_pipelines.multihost.workload import CONTAINER
 
-_JOBSET = ("jobset.x-k8s.io", "v1alpha2", "jobsets")
-_PLURALS = {"TrainJob": ("trainer.kubeflow.org", "v1alpha1", "trainjobs"), "JobSet": _JOBSET}
+_PLURALS = {"TrainJob": (*TRAINER, "trainjobs"), "JobSet": (*JOBSET, "jobsets")}
 # Names of a condition that says a job is done, in TrainJob and JobSet.
 _DONE, _FAILED = {"Complete", "Completed"}, {"Failed"}
 _JOB_OF = "jobset.sigs.k8s.io/jobset-name"

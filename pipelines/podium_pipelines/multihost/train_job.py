@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from podium_pipelines.multihost.names import RUNTIME, TRAINER
 from podium_pipelines.multihost.workload import (
     Workload,
     job,
@@ -13,8 +14,7 @@ from podium_pipelines.multihost.workload import (
     volumes,
 )
 
-API = "trainer.kubeflow.org/v1alpha1"
-RUNTIME = "podium"
+API = "/".join(TRAINER)
 # Of the whole gang, counted over a TrainJob's life. It goes on from its last checkpoint each time.
 RESTARTS = 20
 # Trainer keeps patches apart by who wrote them.
@@ -70,7 +70,7 @@ def train_job(workload: Workload) -> dict[str, Any]:
         "kind": "TrainJob",
         "metadata": metadata(workload),
         "spec": {
-            "runtimeRef": {"apiGroup": API.split("/")[0], "kind": "TrainingRuntime", "name": RUNTIME},
+            "runtimeRef": {"apiGroup": TRAINER[0], "kind": "TrainingRuntime", "name": RUNTIME},
             "trainer": trainer,
             "runtimePatches": [
                 {
