@@ -10,17 +10,19 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Tests compile many small programs and run each a few times: compiling is most of their time, and optimisation more
-# than half of that. Subprocesses inherit it. A test of what optimised code does asks for it: support.tiny.OPTIMISED.
-# A user's own flags, such as --xla_cpu_max_isa=AVX2, are added to.
-if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# Tests compile many small programs and run each a few times: compiling is most of their time, optimisation more than
+# half of that, and the emitters that go through MLIR half of the rest. Subprocesses inherit it. A test of what users'
+# programs do asks for their options: support.tiny.OPTIMISED. A user's own flags come last, where XLA lets them win.
+if "--xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = " ".join(
+        ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", ""))
+    ).strip()
 
 # What one process has compiled, the others of the same run load: many start the same tiny stages.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED = tempfile.mkdtemp(prefix="podium-compiled-")
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis

@@ -46,7 +46,7 @@ CONFIGS: dict[str, NetworkConfig] = {"decoder": CONFIG, "encoder-decoder": T5}
 LORA = LoraSpec(4, 8.0)
 EOS, PAD = 1, 0
 # For jax.jit: compile as users do, whatever conftest sets for the rest.
-OPTIMISED = {"compiler_options": {"xla_backend_optimization_level": 3}}
+OPTIMISED = {"compiler_options": {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}}
 
 
 def params(seed: int = 0, config: NetworkConfig = CONFIG):
