@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 from scipy.special import expit
 
 from podium.evaluation import statistics
@@ -48,7 +47,7 @@ def win_rate_at_equal_length(scores: ArrayLike, length_difference: ArrayLike, co
         coefficients = coefficients + np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-12:
             break
-    half = float(stats.norm.ppf(0.5 + confidence / 2)) * float(np.sqrt(np.linalg.inv(precision)[0, 0]))
+    half = statistics.normal(confidence) * float(np.sqrt(np.linalg.inv(precision)[0, 0]))
     a = float(coefficients[0])
     return Estimate(float(expit(a)), float(expit(a - half)), float(expit(a + half)), y.size)
 
@@ -71,6 +70,6 @@ def gain_at_equal_length(gain: ArrayLike, length_difference: ArrayLike, confiden
     # A lone length that pins the line has leverage 1 and residual 0.
     scaled = np.divide(y - x @ coefficients, 1 - leverage, out=np.zeros_like(y), where=leverage < 1 - 1e-12)
     covariance = inverse @ (x.T * scaled**2) @ x @ inverse
-    half = float(stats.t.ppf(0.5 + confidence / 2, y.size - 2)) * float(np.sqrt(covariance[0, 0]))
+    half = statistics.student(confidence, y.size - 2) * float(np.sqrt(covariance[0, 0]))
     value = float(coefficients[0])
     return Estimate(value, value - half, value + half, y.size)
