@@ -67,7 +67,7 @@ types: $(VENV)/.podium ## Check types with mypy
 	$(BIN)/mypy
 
 pytest: $(VENV)/.torch $(VENV)/.libtpu $(DEMO_MODEL)/.imported
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 pythons: $(PYTHONS:%=build/pythons/%/.installed) ## Check newer versions of Python: the command line and two small stages
 	$(BIN)/python -m pytest tests/packaging/test_pythons.py

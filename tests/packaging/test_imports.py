@@ -19,7 +19,7 @@ HELP = "import sys; from podium.cli import main; sys.argv = ['podium', '--help']
 
 
 def modules_after(program: str, tmp_path: Path) -> set[str]:
-    """Run a program in a fresh process and return the top-level names of all modules it loaded.
+    """Run a program in a fresh process and return the names of all modules it loaded, and of their top-level packages.
 
     Not those that the interpreter's own start loads: namespace packages come with .pth files.
     """
@@ -32,7 +32,8 @@ def modules_after(program: str, tmp_path: Path) -> set[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run([sys.executable, "-c", at_exit + program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in listing.read_text().splitlines()}
+    names = listing.read_text().splitlines()
+    return {*names, *(name.split(".")[0] for name in names)}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,11 @@ def modules_after(program: str, tmp_path: Path) -> set[str]:
         ("import podium", HEAVY | {"pydantic", "yaml", "typer", "rich"}),
         (HELP, HEAVY | {"pydantic"}),
         ("import podium.config", HEAVY | {"typer", "rich"}),
-        ("from podium.stages import evaluate, export, ppo, prepare, reward, sample", {"kfp", "kubernetes", "torch"}),
+        # scipy.stats takes a second to import.
+        (
+            "from podium.stages import evaluate, export, ppo, prepare, reward, sample, sft",
+            {"kfp", "kubernetes", "torch", "scipy.stats"},
+        ),
         ("import podium_components", NUMERICAL),
         ("import podium_pipelines.cli", HEAVY),
         ("import podium_pipelines.run, podium_pipelines.compiler", NUMERICAL),
