@@ -34,17 +34,18 @@ def store(cluster: Cluster, one: Path) -> Iterator[Store]:
         yield found
 
 
-def start(store: Store, one: Path, stage: str, run: str, *, hosts: int = 2, **changes: Any) -> "Attempt":
-    """Start a task of a stage as a Job whose pod starts again where it is killed."""
+def start(store: Store, one: Path, stage: str, run: str, *, reward_of: str = "", **changes: Any) -> "Attempt":
+    """Start a task of a stage as a Job whose pod starts again where it is killed; reward_of: run of the reward model."""
     values = json.loads((one / "rlhf.json").read_text(encoding="utf-8"))
     values["model"] = {"name_or_path": f"{BUCKET}/base"}
     values["data"] |= {"preferences": f"{BUCKET}/pairs.jsonl", "prompts": f"{BUCKET}/prompts.jsonl"}
     for section, more in changes.items():
         values[section] = values.get(section, {}) | more
     spec = STAGE_TABLE[stage]
-    places = {x.name: f"{BUCKET}/out/{x.stage}/{x.output}" for x in spec.takes if not x.optional}
+    runs = {"prepare": "out", "reward": reward_of}
+    places = {x.name: f"{BUCKET}/{runs[x.stage]}/{x.stage}/{x.output}" for x in spec.takes if not x.optional}
     places |= {name: f"{BUCKET}/{run}/{stage}/{name}" for name in spec.outputs}
-    body = task_pod(config(values, hosts), stage, run, places)
+    body = task_pod(config(values, 2), stage, run, places)
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -84,10 +85,9 @@ def test_two_stages_by_two_hosts_leave_what_one_process_leaves(store: Store, one
     reward = start(store, one, "reward", "two")
     assert reward.ended(400) == 0, reward.log()
     assert "podium reward: done" in reward.log()
-    store.files.mv(f"{BUCKET}/two/reward", f"{BUCKET}/out/reward", recursive=True)
-    ppo = start(store, one, "ppo", "twop")
+    ppo = start(store, one, "ppo", "twop", reward_of="two")
     assert ppo.ended(400) == 0, ppo.log()
-    for stage, place in (("reward", f"{BUCKET}/out/reward"), ("ppo", f"{BUCKET}/twop/ppo")):
+    for stage, place in (("reward", f"{BUCKET}/two/reward"), ("ppo", f"{BUCKET}/twop/ppo")):
         assert apart(one / "out" / stage, store.fetch(place, tmp_path / stage)) <= BOUND
 
 
