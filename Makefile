@@ -29,6 +29,8 @@ PEER_VERSIONS := 0.11.4 1.12.0 1.16.0
 
 # uv installs the locks in seconds, but compiles no bytecode unless told: importing kfp would take 5 s each time.
 export UV_COMPILE_BYTECODE := 1
+# Where it is set, each of the many processes that tests start would compile all of Podium again.
+unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE := copy
 # Trust the same certificates as pip does, and look where pip was told to look.
 export UV_SYSTEM_CERTS := 1

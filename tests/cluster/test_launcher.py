@@ -35,7 +35,7 @@ def store(cluster: Cluster, one: Path) -> Iterator[Store]:
 
 
 def start(store: Store, one: Path, stage: str, run: str, *, reward_of: str = "", **changes: Any) -> "Attempt":
-    """Start a task of a stage as a Job whose pod starts again where it is killed; reward_of: run of the reward model."""
+    """Start a task of a stage as a Job, whose pod starts again where it is killed; reward_of: whose reward model."""
     values = json.loads((one / "rlhf.json").read_text(encoding="utf-8"))
     values["model"] = {"name_or_path": f"{BUCKET}/base"}
     values["data"] |= {"preferences": f"{BUCKET}/pairs.jsonl", "prompts": f"{BUCKET}/prompts.jsonl"}
