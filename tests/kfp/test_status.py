@@ -1,13 +1,18 @@
 """status, cancel and submit --wait: what each shows of a run, and how it ends."""
 
+import dataclasses
+import datetime
 import io
+import json
 from typing import Any
 
 import pytest
+from kubernetes.client import ApiClient
 from rich.console import Console
 
 from podium.errors import ExitCode, UserError
 from podium_pipelines import watch
+from podium_pipelines.pods import stage_pods
 from podium_pipelines.remote import RunState, ServiceUnreachable, Task
 from support.fake_kubernetes import FakeKubernetes, pod
 from support.fake_services import stage_nodes
@@ -161,6 +166,26 @@ def test_what_only_the_pod_knows(kubeflow: Service, cluster: FakeKubernetes, giv
     assert result.stdout.startswith("ppo       pending" if waits else "ppo       failed")
 
 
+def test_a_pod_that_just_came_is_given_time_to_find_a_node(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]
+    ages = [pod("a", "reward", "Pending", conditions=conditions), pod("b", "ppo", "Pending", conditions=conditions)]
+    ages[1]["metadata"]["creationTimestamp"] = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    found = stage_pods(ApiClient().deserialize(Answered(ages), "V1PodList").items)
+    assert [one.trouble and one.trouble.stuck for one in found] == [True, False]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """An answer of Kubernetes, as its client reads it."""
+
+    items: list[dict[str, Any]]
+
+    @property
+    def data(self) -> str:
+        """Return its text."""
+        return json.dumps({"items": self.items})
+
+
 def test_a_pod_that_waits_without_a_reason_of_its_own_has_events(kubeflow: Service, cluster: FakeKubernetes) -> None:
     cluster.pods = [pod("a", "ppo", "Pending")]
     cluster.events = [
@@ -239,6 +264,7 @@ def test_waiting_for_a_run_that_fails_ends_as_it_did(kubeflow: Service, cluster:
     result = kubeflow.submit("--wait")
     assert result.exit_code == ExitCode.FAULT
     assert "          podium: error: no" in result.stdout.splitlines()
+    assert "Note:" not in result.stdout
     assert result.stderr == "The run ended as failed; podium logs run-0 shows more\n"
 
 
@@ -251,6 +277,13 @@ def test_waiting_for_a_stage_that_cannot_start_ends(kubeflow: Service, cluster: 
         "reward cannot start: InvalidImageName: no; name an image that the cluster can pull in platform.image",
         "The run waits for it: mend it and write podium status run-0, or end it with podium cancel run-0",
     ]
+
+
+def test_waiting_says_once_that_the_pods_cannot_be_seen(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    cluster.refused = 403
+    kubeflow.fake.states = ("RUNNING", "RUNNING", "RUNNING", "SUCCEEDED")
+    lines = kubeflow.submit("--wait").stdout.splitlines()
+    assert len([line for line in lines if line.startswith("Note: why a stage failed or waits is not known here")]) == 1
 
 
 class Looks:
