@@ -35,12 +35,6 @@ class Kubeflow:
         self._place = self._client.service.host
         self._check_namespace()
 
-    @property
-    def _namespace(self) -> str | None:
-        """What requests say: a server for one user knows no namespaces, and kfp may know this user's."""
-        chosen = self._client.multi_user and self._settings.namespace != _DEFAULT_NAMESPACE
-        return self._settings.namespace if chosen else None
-
     def preflight(self, name: str) -> Iterator[Finding]:
         """Yield what version, bucket and cluster say of a run before it is submitted."""
         yield from of_version(self._place, self._client.version, kfp.__version__)
@@ -52,7 +46,6 @@ class Kubeflow:
         with calls(self._place):
             run = self._client.create_run_from_pipeline_package(
                 str(spec),
-                namespace=self._namespace,
                 **kubeflow_run(self._settings, name),
             )
         return str(run.run_id)
@@ -75,9 +68,7 @@ class Kubeflow:
         """Return the newest runs of the configured experiment."""
         with calls(self._place):
             try:
-                experiment = self._client.get_experiment(
-                    experiment_name=self._settings.experiment, namespace=self._namespace
-                )
+                experiment = self._client.get_experiment(experiment_name=self._settings.experiment)
             except ValueError:
                 # Its word for an experiment that is not there yet.
                 return []

@@ -38,7 +38,7 @@ class Client(kfp.Client):  # type: ignore[misc]  # kfp has no types
     def __init__(self, host: str | None, namespace: str) -> None:
         super().__init__(host=host, namespace=namespace)
         if not self.multi_user:
-            # A server for one user knows no namespaces; kfp sends the one that it was made with.
+            # A server for one user knows no namespaces; each request takes the one that the client was made with.
             self._context_setting["namespace"] = ""
 
     @property
