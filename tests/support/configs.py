@@ -57,10 +57,12 @@ def _limits(schema: Mapping[str, Any], step: int) -> tuple[Any, Any]:
 
 
 def _mappings(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    if "propertyNames" in schema:
-        return st.dictionaries(
-            _values(schema["propertyNames"], parts), _values(schema["additionalProperties"], parts), max_size=2
-        )
+    if "properties" not in schema:
+        # Names of the user's own: any, those of a list, or those that a pattern allows.
+        names, values = schema.get("propertyNames", {"type": "string"}), schema.get("additionalProperties")
+        for pattern, allowed in schema.get("patternProperties", {}).items():
+            names, values = {"type": "string", "pattern": pattern}, allowed
+        return st.dictionaries(_values(names, parts), _values(values, parts), max_size=2)
     fields = {name: _values(field, parts) for name, field in schema["properties"].items()}
     required = {name: fields.pop(name) for name in schema.get("required", ())}
     return st.fixed_dictionaries(required, optional=fields)
