@@ -67,7 +67,7 @@ exact=$image:$version-${id:0:12}
 containers/smoke.sh "$exact" "$kind"
 
 mkdir -p build/images
-record=build/images/$name-$version-${id:0:12}
+record=build/images/${exact//[\/:]/-}
 build --target sbom --output "type=local,dest=$work/sbom"
 mv "$work/sbom/sbom.json" "$record.cdx.json"
 "$python" containers/provenance.py --image "$exact" --image-id "$id" --revision "$revision" --lock "$lock" \

@@ -154,6 +154,8 @@ def builds() -> Iterator[tuple[Built, Built]]:
     yield first, again
     moving = again.name.rpartition("-")[0]
     subprocess.run([engine, "rmi", "--force", first.name, again.name, moving], check=True, capture_output=True)
+    for path in again.record.parent.glob("localhost-podium-test-*"):
+        path.unlink()
 
 
 def test_two_builds_give_one_image(builds: tuple[Built, Built]) -> None:
