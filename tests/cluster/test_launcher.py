@@ -9,7 +9,7 @@ import pytest
 
 from podium.config import STAGE_TABLE
 from support.cluster import Cluster
-from support.cluster_tasks import BUCKET, Store, config, task_pod
+from support.cluster_tasks import BUCKET, WORKFLOWS, Store, config, task_pod
 from support.gang import Gang, write
 from support.outcome import BOUND, apart
 
@@ -34,7 +34,9 @@ def store(cluster: Cluster, one: Path) -> Iterator[Store]:
         yield found
 
 
-def start(store: Store, one: Path, stage: str, run: str, *, reward_of: str = "", **changes: Any) -> "Attempt":
+def start(
+    store: Store, one: Path, stage: str, run: str, *, reward_of: str = "", workflow: str = "", **changes: Any
+) -> "Attempt":
     """Start a task of a stage as a Job, whose pod starts again where it is killed; reward_of: whose reward model."""
     values = json.loads((one / "rlhf.json").read_text(encoding="utf-8"))
     values["model"] = {"name_or_path": f"{BUCKET}/base"}
@@ -46,11 +48,12 @@ def start(store: Store, one: Path, stage: str, run: str, *, reward_of: str = "",
     places = {x.name: f"{BUCKET}/{runs[x.stage]}/{x.stage}/{x.output}" for x in spec.takes if not x.optional}
     places |= {name: f"{BUCKET}/{run}/{stage}/{name}" for name in spec.outputs}
     body = task_pod(config(values, 2), stage, run, places)
+    labels = {"workflows.argoproj.io/workflow": workflow} if workflow else {}
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": f"{run}-task"},
-        "spec": {"backoffLimit": 3, "template": {"spec": body}},
+        "spec": {"backoffLimit": 3, "template": {"metadata": {"labels": labels}, "spec": body}},
     }
     store.cluster.apply(job)
     return Attempt(store.cluster, run, stage)
@@ -62,6 +65,10 @@ class Attempt:
     def __init__(self, cluster: Cluster, run: str, stage: str) -> None:
         self.cluster, self.name, self.hosts = cluster, f"{run}-task", f"{run}-{stage}"
         self.of_hosts = ("pods", "-l", f"podium.dev/run={run}")
+
+    def has_hosts(self) -> bool:
+        """Tell whether the hosts' job is there."""
+        return self.hosts in [one["metadata"]["name"] for one in self.cluster.get("trainjobs")["items"]]
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the task's pods, the first one first."""
@@ -106,24 +113,49 @@ def deleting(pod: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def test_of_a_task_that_is_cancelled_nothing_is_left(store: Store, one: Path) -> None:
-    task = start(store, one, "reward", "cancel", reward={"max_steps": 500})
+@pytest.fixture
+def workflow(cluster: Cluster) -> Iterator[str]:
+    """A workflow of Argo, where there is no Argo: its kind is made, if it is not there."""
+    made = "workflows.argoproj.io" not in cluster.kubectl("get", "crd", "-o", "name").decode()
+    if made:
+        cluster.apply(WORKFLOWS)
+        cluster.kubectl("wait", "--for=condition=Established", "crd/workflows.argoproj.io")
+    meta = {"name": "rlhf-x"}
+    cluster.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": meta, "spec": {}})
+    yield meta["name"]
+    if made:
+        cluster.kubectl("delete", "crd", "workflows.argoproj.io")
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_hosts_end_with_their_run_and_not_with_a_pod_that_is_moved(
+    store: Store, one: Path, workflow: str, *, ended: bool
+) -> None:
+    task = start(store, one, "reward", f"moved-{int(ended)}", workflow=workflow, reward={"max_steps": 500})
     cluster = store.cluster
     cluster.wait("the hosts", lambda: cluster.get(*task.of_hosts)["items"], seconds=60)
+    if ended:
+        patch = '{"spec": {"shutdown": "Terminate"}}'
+        cluster.kubectl("patch", "workflow", workflow, "--type=merge", "-p", patch)
+    cluster.kubectl("delete", "pod", task.pods()[0]["metadata"]["name"], "--wait=false")
+    if ended:
+        cluster.wait("their end", lambda: not cluster.get(*task.of_hosts)["items"], seconds=30)
+    else:
+        cluster.wait("a second pod", lambda: not deleting(task.pods()[-1]), seconds=60)
+        cluster.wait("its words", lambda: "following it" in task.log(), seconds=60)
+    assert task.has_hosts() != ended
     cluster.kubectl("delete", "job", task.name, "--wait=false")
-    cluster.wait("their end", lambda: not cluster.get(*task.of_hosts)["items"], seconds=30)
-    assert not [one for one in cluster.get("trainjobs")["items"] if one["metadata"]["name"] == task.hosts]
+    cluster.wait("the end of all", lambda: not task.has_hosts(), seconds=30)
 
 
 @pytest.mark.parametrize(
-    ("platform", "code", "said"),
+    ("changes", "said"),
     [
-        ({"image": "docker.io/podium/absent:1"}, 2, "has no image"),
-        ({"start_timeout": -1}, 2, "start_timeout"),
+        ({"platform": {"image": "docker.io/podium/absent:1"}}, "has no image"),
+        ({"model": {"name_or_path": f"{BUCKET}/absent"}}, f"{BUCKET}/absent"),
     ],
 )
-def test_what_cannot_start_is_said(store: Store, one: Path, platform: dict[str, Any], code: int, said: str) -> None:
-    run = "absent" if "image" in platform else "wrong"
-    task = start(store, one, "reward", run, platform=platform)
-    assert task.ended(300) == code
+def test_what_cannot_start_is_said(store: Store, one: Path, changes: dict[str, Any], said: str) -> None:
+    task = start(store, one, "reward", f"no-{min(changes)}", **changes)
+    assert task.ended(300) == 2
     assert said in task.log()

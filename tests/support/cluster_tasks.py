@@ -77,14 +77,35 @@ class Store:
 def config(values: Mapping[str, Any], hosts: int, **kubeflow: Any) -> PodiumConfig:
     """Return the config of a run whose reward and ppo stages take so many hosts each."""
     platform = {
-        **values["platform"],
         "image": IMAGE,
+        **values["platform"],
         "env": {**SETTINGS, **_INSIDE, "JAX_NUM_CPU_DEVICES": str(4 // hosts)},
         "secrets": {"store-keys": {name: name for name in _KEYS}},
         "resources": {stage: {"hosts": hosts} for stage in ("reward", "ppo")},
         "kubeflow": {"storage": BUCKET, "launcher_image": LAUNCHER, "service_account": "default", **kubeflow},
     }
     return PodiumConfig.model_validate({**values, "platform": platform})
+
+
+# As much of Argo's workflows as the task looks at: whether one is being ended.
+WORKFLOWS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "workflows.argoproj.io"},
+    "spec": {
+        "group": "argoproj.io",
+        "scope": "Namespaced",
+        "names": {"kind": "Workflow", "plural": "workflows", "singular": "workflow"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
 
 
 def task_pod(config: PodiumConfig, stage: str, run: str, places: Mapping[str, str]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _INDEXES = ("jobset.sigs.k8s.io/job-index", "batch.kubernetes.io/job-completion-
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 _MOST_HOSTS = 10**6
+# Seconds that pods of a cancelled job have.
+_LAST_S = 5
 # Seconds that clocks of the cluster may be apart from ours.
 _SLACK_S = 60
 
@@ -97,8 +99,16 @@ class Jobs:
                 return JobState(state, condition.get("message", ""), owners[0].get("uid", ""))
         return JobState("active", "", owners[0].get("uid", ""))
 
+    def cancel(self, name: str) -> None:
+        """Delete a job, and let its pods end within seconds: what they would still save is of no use."""
+        self.delete(name)
+        with _said(f"pods of {name}"):
+            self._core.delete_collection_namespaced_pod(
+                self.namespace, label_selector=f"{_JOB_OF}={name}", grace_period_seconds=_LAST_S
+            )
+
     def delete(self, name: str) -> None:
-        """Delete a job with its pods, if it is there."""
+        """Delete a job with its pods, if it is there; each of them has the time to save its last step."""
         group, version, plural = _PLURALS[self.kind]
         try:
             with _said(f"{self.kind} {name}"):

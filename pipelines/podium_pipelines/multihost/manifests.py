@@ -10,7 +10,7 @@ _ROLE = "rbac.authorization.k8s.io"
 _RULES = (
     ("trainer.kubeflow.org", ("trainjobs",), ("create", "get", "delete")),
     ("jobset.x-k8s.io", ("jobsets",), ("create", "get", "delete")),
-    ("", ("pods",), ("get", "list")),
+    ("", ("pods",), ("get", "list", "deletecollection")),
     ("", ("pods/log",), ("get",)),
     ("argoproj.io", ("workflows",), ("get",)),
 )

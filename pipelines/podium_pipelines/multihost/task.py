@@ -104,7 +104,7 @@ def run(stage: str, executor_input: str, env: Mapping[str, str], say: Callable[[
     here = this_pod(env)
     job = _RENDER[hosts.kind](workload(stage, executor_input, hosts, here, env))
     jobs, name = Jobs(here.namespace, hosts.kind), str(job["metadata"]["name"])
-    with deleted_when_cancelled(here, lambda: jobs.delete(name)):
+    with deleted_when_cancelled(here, lambda: jobs.cancel(name)):
         begin(jobs, job, say)
         Follower(jobs, name, say).to_end()
     write_outputs(_message(executor_input))
