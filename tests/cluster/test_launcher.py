@@ -113,6 +113,10 @@ def deleting(pod: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def runs_on(pod: Mapping[str, Any]) -> bool:
+    return not deleting(pod) and pod["status"]["phase"] == "Running"
+
+
 @pytest.fixture
 def workflow(cluster: Cluster) -> Iterator[str]:
     """A workflow of Argo, where there is no Argo: its kind is made, if it is not there."""
@@ -141,7 +145,7 @@ def test_hosts_end_with_their_run_and_not_with_a_pod_that_is_moved(
     if ended:
         cluster.wait("their end", lambda: not cluster.get(*task.of_hosts)["items"], seconds=30)
     else:
-        cluster.wait("a second pod", lambda: not deleting(task.pods()[-1]), seconds=60)
+        cluster.wait("a second pod", lambda: any(map(runs_on, task.pods())), seconds=60)
         cluster.wait("its words", lambda: "following it" in task.log(), seconds=60)
     assert task.has_hosts() != ended
     cluster.kubectl("delete", "job", task.name, "--wait=false")
