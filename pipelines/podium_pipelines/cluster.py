@@ -11,6 +11,7 @@ import urllib3
 from kubernetes import client, config
 
 from podium.errors import UserError
+from podium_pipelines.multihost.names import JOBSET, LAST_S, RUN_LABEL, TRAINER
 
 # Seconds to connect, and to wait for an answer.
 _TIMEOUT_S = (5, 30)
@@ -95,6 +96,18 @@ class Cluster:
         objects = client.CustomObjectsApi(self._core.api_client)
         with self._calls():
             return _found(objects.get_namespaced_custom_object, group, version, namespace, plural, name) is not None
+
+    def end_hosts(self, namespace: str, run: str) -> None:
+        """Delete the jobs in which stages of a run work on several hosts, and their pods within seconds."""
+        objects = client.CustomObjectsApi(self._core.api_client)
+        chosen = f"{RUN_LABEL}={run}"
+        with self._calls():
+            for group, plural in ((TRAINER, "trainjobs"), (JOBSET, "jobsets")):
+                delete = partial(objects.delete_collection_namespaced_custom_object, label_selector=chosen)
+                _found(delete, *group, namespace, plural)
+            self._core.delete_collection_namespaced_pod(
+                namespace, label_selector=chosen, grace_period_seconds=LAST_S, _request_timeout=_TIMEOUT_S
+            )
 
     def config_map(self, namespace: str, name: str) -> dict[str, str]:
         """Return what a ConfigMap holds; nothing where there is none."""

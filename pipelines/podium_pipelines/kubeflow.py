@@ -92,6 +92,10 @@ class Kubeflow:
             if not state.finished:
                 raise
             raise UserError(f"{run} has already ended, as {state.state}: there is nothing to stop") from None
+        # The tasks that follow hosts end them too, if they can: they have less than a second. Without rights of one's
+        # own they go with the run's workflow.
+        with contextlib.suppress(ClusterRefused):
+            Cluster().end_hosts(self._settings.namespace, self.state(run).name)
 
     def logs(self, run: str, wanted: Wanted) -> Iterator[str]:
         """Yield what a run's pods printed; it asks Kubernetes, with the kubeconfig that kubectl uses."""

@@ -227,6 +227,23 @@ def test_a_driver_that_failed_speaks_for_its_stage(kubeflow: Service, cluster: F
     assert "          failed to resolve inputs\n" in kubeflow.on("status", "run-0").stdout
 
 
+def test_with_a_run_its_hosts_end(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    cluster.kinds = ("trainer.kubeflow.org",)
+    kubeflow.submit()
+    assert kubeflow.on("cancel", "run-0").exit_code == 0
+    name = kubeflow.fake.runs["run-0"]["display_name"]
+    deleted = [(one.path, one.query) for one in cluster.requests if one.method == "DELETE"]
+    assert [path.rpartition("/")[2] for path, _ in deleted] == ["trainjobs", "jobsets", "pods"]
+    assert {query["labelSelector"] for _, query in deleted} == {f"podium.dev/run={name}"}
+    assert deleted[-1][1]["gracePeriodSeconds"] == "5"
+
+
+def test_without_rights_on_hosts_a_run_is_stopped_all_the_same(kubeflow: Service, cluster: FakeKubernetes) -> None:
+    cluster.refused = 403
+    kubeflow.submit()
+    assert kubeflow.on("cancel", "run-0").exit_code == 0
+
+
 def test_a_task_that_starts_several_hosts_speaks_for_its_stage(kubeflow: Service, cluster: FakeKubernetes) -> None:
     log = "podium launch ppo: host 1 was out of memory; write more in platform.resources\n"
     cluster.pods = [pod("a", "ppo", "Failed", launched=True, log=log)]

@@ -83,7 +83,9 @@ class FakeKubernetes:
             }
             return 200, {"items": [{"metadata": {}, "status": {"nodes": nodes}}]}
         if match := re.fullmatch(r"/apis/(trainer.kubeflow.org|jobset.x-k8s.io)/[^/]+(/namespaces/.*)?", request.path):
-            there = match[1] in self.kinds and (not match[2] or match[2].rpartition("/")[2] in self.objects)
+            there = match[1] in self.kinds and (
+                request.method == "DELETE" or not match[2] or match[2].rpartition("/")[2] in self.objects
+            )
             return (
                 (200, {"metadata": {}, "groupVersion": "a/b", "resources": []})
                 if there

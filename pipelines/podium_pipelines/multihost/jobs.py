@@ -13,7 +13,7 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 from podium.errors import UserError
-from podium_pipelines.multihost.names import JOBSET, TRAINER
+from podium_pipelines.multihost.names import JOBSET, LAST_S, TRAINER
 from podium_pipelines.multihost.workload import CONTAINER
 
 _PLURALS = {"TrainJob": (*TRAINER, "trainjobs"), "JobSet": (*JOBSET, "jobsets")}
@@ -25,8 +25,6 @@ _INDEXES = ("jobset.sigs.k8s.io/job-index", "batch.kubernetes.io/job-completion-
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 _MOST_HOSTS = 10**6
-# Seconds that pods of a cancelled job have.
-_LAST_S = 5
 # Seconds that clocks of the cluster may be apart from ours.
 _SLACK_S = 60
 
@@ -104,7 +102,7 @@ class Jobs:
         self.delete(name)
         with _said(f"pods of {name}"):
             self._core.delete_collection_namespaced_pod(
-                self.namespace, label_selector=f"{_JOB_OF}={name}", grace_period_seconds=_LAST_S
+                self.namespace, label_selector=f"{_JOB_OF}={name}", grace_period_seconds=LAST_S
             )
 
     def delete(self, name: str) -> None:

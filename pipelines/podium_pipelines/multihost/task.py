@@ -17,6 +17,7 @@ from podium_pipelines.multihost.cluster import Here, deleted_when_cancelled, thi
 from podium_pipelines.multihost.follow import Follower, begin
 from podium_pipelines.multihost.job_set import job_set
 from podium_pipelines.multihost.jobs import Jobs
+from podium_pipelines.multihost.names import RUN_LABEL
 from podium_pipelines.multihost.train_job import train_job
 from podium_pipelines.multihost.workload import Workload
 from podium_pipelines.placement import Nodes
@@ -76,7 +77,7 @@ def workload(stage: str, executor_input: str, hosts: HostsConfig, here: Here, en
         resources=hosts.resources,
         where=f"platform.resources.{stage}",
         env=[*hosts.env, *({"name": name, "value": env[name]} for name in _HANDED_ON if env.get(name))],
-        labels={"podium.dev/run": run[:63], "podium.dev/stage": stage},
+        labels={RUN_LABEL: run[:63], "podium.dev/stage": stage},
         owner=here.owner,
         nodes=hosts.nodes,
         pull_secrets=hosts.pull_secrets,
