@@ -58,6 +58,8 @@ class StageIO:
         self._root: Path | None = None
         self._here: dict[str, Path] = {}
         self._checkpoints: StageIO | None = None
+        # A gs:// or s3:// URI for the checkpoints of all outputs, apart from these.
+        self.common_work: str | None = None
         self.profile: Profile | None = None
 
     @classmethod
@@ -71,7 +73,7 @@ class StageIO:
         """Take the same inputs, put every output NAME into folder/NAME, and leave checkpoints where they are."""
         io = StageIO.local(folder, **self.inputs)
         io._here = {key: path for key, path in self._here.items() if key.startswith("input ")}
-        io._checkpoints, io.profile = self, self.profile
+        io._checkpoints, io.profile, io.common_work = self, self.profile, self.common_work
         return io
 
     def input(self, name: str) -> Path:
@@ -111,11 +113,14 @@ class StageIO:
     def work(self, name: str) -> str:
         """Return where a stage keeps checkpoints while it writes a folder output: in it, so that they outlive a kill.
 
-        They are removed when the stage is complete. For gs:// and s3:// it is a URI, where another machine finds them.
+        They are removed when the stage is complete. For gs:// and s3:// it is a URI, where another machine finds them;
+        so it is where the run has a place for all work (`common_work`).
 
         Raises:
             UserError: The output is behind a URI where checkpoints cannot be kept.
         """
+        if self.common_work is not None:
+            return f"{self.common_work}/{name}"
         place = self.place(name) if self._checkpoints is None else self._checkpoints.place(name)
         scheme, _, path = place.rstrip("/").partition("://")
         if remote.is_remote(place) and scheme in _KEEPS_CHECKPOINTS:

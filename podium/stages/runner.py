@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -45,6 +46,8 @@ from podium.storage import remote
 from podium.storage.failures import full_disk, is_full_disk
 
 _MOST_DIFFERENCES = 3
+# Stores that Orbax or TensorStore write themselves.
+_KEEPS_WORK = ("gs://", "s3://")
 # Seconds in which process 0 reads or writes all digests of large models.
 _WRITING_S = 3600.0
 Say = Callable[[str], None]
@@ -72,6 +75,7 @@ def run_stage(
     names = [name for name in STAGE_TABLE[stage].outputs if io.has_output(name)]
     refuse_overlaps(io, {name: io.place(name) for name in names}, _reads(stage, config, io))
     task = _Task(stage, settings, io.input_digests() | outside(stage, config, io), io, names)
+    io.common_work = task.common_work if earlier == "orchestrated" else None
     known = without_known_names(settings, task.digests)
     distributed.agree({"config": known, "inputs": dict(task.digests), "versions": versions()}, _apart)
     try:
@@ -120,6 +124,18 @@ class _Task:
     def key(self) -> str:
         return task_key(self.stage, self.settings, self.digests)
 
+    @property
+    def common_work(self) -> str | None:
+        """Where a stage of a run on a cluster keeps checkpoints: its pod's disk is gone with the pod, the store is not.
+
+        STORAGE/checkpoints/RUN/STAGE, of which another task has another part. None without these two variables, or
+        where the store is none that checkpoints can be kept in.
+        """
+        storage, run = os.environ.get("STORAGE"), os.environ.get("RUN")
+        if not (storage and run and self.spec.trains and storage.startswith(_KEEPS_WORK)):
+            return None
+        return f"{storage.rstrip('/')}/checkpoints/{run}/{self.stage}/{self.key[:16]}"
+
     def look(self) -> list[Output]:
         """Return the outputs as they are now."""
         return look(self.io, self.names, self.spec.files)
@@ -149,6 +165,8 @@ class _Task:
             return asdict(done)
         _say_why(self, say)
         resume = self.settings.get(self.stage, {}).get("resume") != "never"
+        if self.io.common_work and not resume:
+            remote.remove(self.io.common_work)
         make_room(self.look(), self.key, resume=resume, earlier=earlier, say=say)
         return None
 
@@ -178,6 +196,8 @@ class _Task:
             shutil.rmtree(self.io.output(name) / WORK, ignore_errors=True)
             if remote.is_remote(place := self.io.place(name)):
                 remote.remove(f"{place.rstrip('/')}/{WORK}")
+        if self.io.common_work:
+            remote.remove(self.io.common_work)
         return asdict(result)
 
 
