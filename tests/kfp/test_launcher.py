@@ -1,5 +1,6 @@
 """The task that starts a phase on several hosts: what it makes, how it follows, and how it ends."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from podium.config import PodiumConfig
 from podium.errors import UserError
 from podium_pipelines.compiler import compile_text
 from podium_pipelines.multihost.cluster import Here
-from podium_pipelines.multihost.follow import IMAGE_S, Follower, JobFailed, begin
-from podium_pipelines.multihost.jobs import Jobs, JobState, Pod
+from podium_pipelines.multihost.follow import AWAY_S, IMAGE_S, Follower, JobFailed, begin
+from podium_pipelines.multihost.jobs import Jobs, JobState, Pod, Unreachable
 from podium_pipelines.multihost.task import VARIABLE, job_name, read_hosts, workload, write_outputs
 
 HERE = Here("team", {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "rlhf-x", "uid": "u1"}, "rlhf-x")
@@ -24,7 +25,7 @@ HERE = Here("team", {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "
 class Script:
     """A cluster with one job, whose states, pods and log lines come one after another."""
 
-    states: list[JobState | None]
+    states: list[JobState | Exception | None]
     pods_seen: Sequence[Sequence[Pod]] = ((),)
     lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kind: str = "TrainJob"
@@ -34,7 +35,10 @@ class Script:
 
     def find(self, name: str) -> JobState | None:
         self.looks += 1
-        return self.states[min(self.looks, len(self.states)) - 1]
+        found = self.states[min(self.looks, len(self.states)) - 1]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def pods(self, name: str) -> Sequence[Pod]:
         return self.pods_seen[min(self.looks, len(self.pods_seen)) - 1]
@@ -57,7 +61,7 @@ def pod(index: int, **values: Any) -> Pod:
 
 def followed(script: Script, *, clock: Iterator[float] | None = None) -> list[str]:
     said: list[str] = []
-    times = iter(()) if clock is None else clock
+    times = itertools.repeat(0.0) if clock is None else clock
     follower = Follower(cast(Jobs, script), "job", said.append, clock=lambda: next(times), sleep=lambda seconds: None)
     try:
         follower.to_end()
@@ -109,7 +113,7 @@ def test_what_a_host_waits_for_is_said_when_it_changes() -> None:
 
 def test_an_image_that_stays_away_ends_the_task() -> None:
     script = Script([state("active")], [[pod(0, started=False, waits_for="ErrImagePull: none", no_image=True)]])
-    said = followed(script, clock=iter([0.0, 1.0, IMAGE_S + 1]))
+    said = followed(script, clock=itertools.count(step=IMAGE_S / 4))
     assert said[-1] == "2: host 0 has no image: ErrImagePull: none"
 
 
@@ -126,6 +130,17 @@ def test_the_host_that_failed_is_named_and_quoted(pods: list[Pod], end: str) -> 
     said = followed(Script([state("failed", "why")], [pods], {"p1": ["podium: error: mend this"]}))
     assert said[-1].startswith(end)
     assert ("host 1: podium: error: mend this" in said) == ("host 1" in end)
+
+
+def test_a_cluster_that_is_away_for_a_while_does_not_end_the_task() -> None:
+    away = Unreachable("TrainJob job: 503")
+    said = followed(Script([state("active"), away, away, state("complete")], [[pod(0)]], {"p0": ["one"]}))
+    assert said == ["one", "TrainJob job: 503; looking again", "TrainJob job: 503; looking again"]
+
+
+def test_one_that_stays_away_does() -> None:
+    with pytest.raises(Unreachable):
+        followed(Script([Unreachable("503")]), clock=itertools.count(step=AWAY_S / 3))
 
 
 def test_a_job_that_somebody_deleted_is_no_success() -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podium.errors import ExitCode, UserError
-from podium_pipelines.multihost.jobs import Jobs, JobState, Pod
+from podium_pipelines.multihost.jobs import Jobs, JobState, Pod, Unreachable
 from podium_pipelines.multihost.workload import FINAL_CODES
 
 # Seconds between looks, and those in which an image that cannot be pulled may still turn up.
 POLL_S, IMAGE_S = 5.0, 120.0
+# Seconds in which the cluster's API may be away.
+AWAY_S = 900.0
 # Lines of another host's pod that say why all ended.
 _LAST = 20
 
@@ -67,20 +69,32 @@ class Follower:
 
         Raises:
             JobFailed: It failed, or its image cannot be had.
-            UserError: It is gone, or the cluster does not let us look.
+            UserError: It is gone, the cluster does not let us look, or is away for longer than AWAY_S.
         """
+        seen = self.clock()
         while True:
-            state = self.jobs.find(self.name)
-            if state is None:
-                raise UserError(f"{self.jobs.kind} {self.name} was deleted")
-            pods = self.jobs.pods(self.name)
-            self._say_log(pods)
-            if state.state == "complete":
-                return
-            if state.state == "failed":
-                raise self._why(state, pods)
-            self._say_waiting(pods)
+            try:
+                if self._look():
+                    return
+                seen = self.clock()
+            except Unreachable as error:
+                # The hosts work on without us; a control plane is away for minutes when it is upgraded.
+                if self.clock() - seen > AWAY_S:
+                    raise
+                self.say(f"{error}; looking again")
             self.sleep(self.poll_s)
+
+    def _look(self) -> bool:
+        """Say what is new; returns whether the job is complete."""
+        state = self.jobs.find(self.name)
+        if state is None:
+            raise UserError(f"{self.jobs.kind} {self.name} was deleted")
+        pods = self.jobs.pods(self.name)
+        self._say_log(pods)
+        if state.state == "failed":
+            raise self._why(state, pods)
+        self._say_waiting(pods)
+        return state.state == "complete"
 
     def _say_log(self, pods: Sequence[Pod]) -> None:
         """Say what is new in the log of the first host's pods, of which a restart makes another."""

@@ -143,6 +143,10 @@ class Missing(UserError):
     """What was asked for is not there."""
 
 
+class Unreachable(UserError):
+    """The cluster does not answer, or is not itself: another look may find it again."""
+
+
 @contextlib.contextmanager
 def _said(what: str) -> Iterator[None]:
     """Word what the client raises for the user; `what` is what was asked for."""
@@ -151,9 +155,10 @@ def _said(what: str) -> Iterator[None]:
     except ApiException as error:
         if error.status == 404:
             raise Missing(f"{what}: the cluster has none, or not its kind") from error
-        raise UserError(f"{what}: {_reason(error)}") from error
+        busy = error.status == 429 or error.status >= 500
+        raise (Unreachable if busy else UserError)(f"{what}: {_reason(error)}") from error
     except urllib3.exceptions.HTTPError as error:
-        raise UserError(f"{what}: the API of the cluster cannot be reached ({error})") from error
+        raise Unreachable(f"{what}: the API of the cluster cannot be reached ({error})") from error
 
 
 def _reason(error: ApiException) -> str:
