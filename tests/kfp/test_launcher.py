@@ -138,6 +138,11 @@ def test_a_cluster_that_is_away_for_a_while_does_not_end_the_task() -> None:
     assert said == ["one", "TrainJob job: 503; looking again", "TrainJob job: 503; looking again"]
 
 
+def test_each_time_anew() -> None:
+    states = [state("active"), Unreachable("503")] * 4 + [state("complete")]
+    assert len(followed(Script(states), clock=itertools.count(step=AWAY_S * 0.4))) == 4
+
+
 def test_one_that_stays_away_does() -> None:
     with pytest.raises(Unreachable):
         followed(Script([Unreachable("503")]), clock=itertools.count(step=AWAY_S / 3))
