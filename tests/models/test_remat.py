@@ -8,7 +8,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from podium.models import family
@@ -16,6 +15,7 @@ from podium.models.remat import policy
 from podium.models.text import Text
 from podium.ops.tpu import attention as tpu
 from support import tiny
+from support.bounds import check_reordered
 
 BATCH, PROMPT, RESPONSE = 3, 8, 8
 TOKENS = BATCH * (PROMPT + RESPONSE)
@@ -101,9 +101,9 @@ def test_recomputing_changes_no_gradient(config, adapted: bool, remat) -> None:
     for chosen in ("none", remat):
         of, trained = function(replace(config, remat=chosen), adapted)
         grads.append(jax.jit(jax.grad(of))(trained))
-    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[0]))
-    assert largest > 1
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * largest), *grads)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[0])) > 1
+    # Another program adds in another order.
+    check_reordered(grads[1], grads[0])
 
 
 def test_auto_keeps_all_on_a_cpu_and_little_on_an_accelerator() -> None:
