@@ -78,7 +78,7 @@ def deleted_when_cancelled(here: Here, delete: Callable[[], None]) -> Iterator[N
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        if _ending(here):
+        if is_ending(here):
             delete()
         os._exit(128 + number)
 
@@ -89,7 +89,7 @@ def deleted_when_cancelled(here: Here, delete: Callable[[], None]) -> Iterator[N
         signal.signal(signal.SIGTERM, before)
 
 
-def _ending(here: Here) -> bool:
+def is_ending(here: Here) -> bool:
     """Tell whether the pod's workflow was told to end."""
     if not here.workflow:
         return False

@@ -13,7 +13,7 @@ from podium.errors import UserError
 from podium.storage import remote
 from podium.storage.failures import unwritable
 from podium.storage.files import write_text
-from podium_pipelines.multihost.cluster import Here, deleted_when_cancelled, this_pod
+from podium_pipelines.multihost.cluster import Here, deleted_when_cancelled, is_ending, this_pod
 from podium_pipelines.multihost.follow import Follower, begin
 from podium_pipelines.multihost.job_set import job_set
 from podium_pipelines.multihost.jobs import Jobs
@@ -104,6 +104,9 @@ def run(stage: str, executor_input: str, env: Mapping[str, str], say: Callable[[
     hosts = read_hosts(env)
     here = this_pod(env)
     job = _RENDER[hosts.kind](workload(stage, executor_input, hosts, here, env))
+    if is_ending(here):
+        # A pod that is started in the place of one that just deleted the job.
+        raise UserError(f"the run {here.workflow} is being ended; nothing is started")
     jobs, name = Jobs(here.namespace, hosts.kind), str(job["metadata"]["name"])
     with deleted_when_cancelled(here, lambda: jobs.cancel(name)):
         begin(jobs, job, say)
