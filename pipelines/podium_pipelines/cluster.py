@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import urllib3
 from kubernetes import client, config
 
 from podium.errors import UserError
+from podium_pipelines.api_errors import reason_of
 from podium_pipelines.multihost.names import JOBSET, LAST_S, RUN_LABEL, TRAINER
 
 # Seconds to connect, and to wait for an answer.
@@ -182,10 +182,7 @@ def _unusable(said: str) -> str:
 def _refusal(error: Any) -> str:
     if error.status == 401:
         return "the cluster of your kubeconfig does not know you (401): its token may have expired; log in again"
-    try:
-        said = str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        said = f"{error.status} {error.reason}"
+    said = reason_of(error)
     if error.status == 403:
         return f"the cluster does not let you: {said}; ask for the right, or take another context of the kubeconfig"
     return f"Kubernetes: {said}"

@@ -13,6 +13,7 @@ import kfp_server_api
 import urllib3
 
 from podium.errors import UserError
+from podium_pipelines.api_errors import reason_of
 from podium_pipelines.remote import ServiceUnreachable
 
 _HOST = "platform.kubeflow.host"
@@ -124,15 +125,6 @@ def _another_server(place: str | None) -> UserError:
         f"{place} is not Kubeflow Pipelines, or not the whole of its address, or wants you to log in: "
         f"{place}/apis/v2beta1/healthz does not answer as it does; mend {_HOST}"
     )
-
-
-def reason_of(error: Any) -> str:
-    """Return the message in an API error's body, or its HTTP status."""
-    try:
-        body = json.loads(error.body)
-        return str(body.get("message") or body["error"])
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return " ".join(str(part) for part in (error.status, error.reason) if part)
 
 
 def _cause(error: Exception) -> str:

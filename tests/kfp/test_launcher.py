@@ -55,7 +55,14 @@ class Script:
 
 
 def pod(index: int, **values: Any) -> Pod:
-    usual = {"name": f"p{index}", "started": True, "exit_code": None, "waits_for": "", "no_image": False}
+    usual = {
+        "name": f"p{index}",
+        "place": f"host {index}",
+        "started": True,
+        "exit_code": None,
+        "waits_for": "",
+        "no_image": False,
+    }
     return Pod(index=index, **{**usual, "out_of_memory": False, **values})
 
 

@@ -110,7 +110,7 @@ class Follower:
     def _say_waiting(self, pods: Sequence[Pod]) -> None:
         for pod in pods:
             if pod.waits_for and self._waiting.get(pod.index) != pod.waits_for:
-                self.say(f"host {pod.index} waits: {pod.waits_for}")
+                self.say(f"{pod.place} waits: {pod.waits_for}")
             self._waiting[pod.index] = pod.waits_for
         missing = [pod for pod in pods if pod.no_image]
         if not missing:
@@ -118,7 +118,7 @@ class Follower:
         elif self._no_image_since is None:
             self._no_image_since = self.clock()
         elif self.clock() - self._no_image_since > IMAGE_S:
-            raise JobFailed(f"host {missing[0].index} has no image: {missing[0].waits_for}", ExitCode.USER)
+            raise JobFailed(f"{missing[0].place} has no image: {missing[0].waits_for}", ExitCode.USER)
 
     def _why(self, state: JobState, pods: Sequence[Pod]) -> JobFailed:
         """Say the last lines of the host that failed, where that was not the first one, whose log is said already."""
@@ -130,9 +130,9 @@ class Follower:
         cause = failed[0]
         if cause.index:
             for _, line in list(self.jobs.log(cause.name))[-_LAST:]:
-                self.say(f"host {cause.index}: {line}")
+                self.say(f"{cause.place}: {line}")
         if cause.out_of_memory:
             reason = "was out of memory; write more in platform.resources"
-            return JobFailed(f"host {cause.index} {reason}", ExitCode.FAULT)
+            return JobFailed(f"{cause.place} {reason}", ExitCode.FAULT)
         code = cause.exit_code if cause.exit_code in FINAL_CODES else ExitCode.FAULT
-        return JobFailed(f"host {cause.index} ended with exit code {cause.exit_code}: {state.message}", code or 1)
+        return JobFailed(f"{cause.place} ended with exit code {cause.exit_code}: {state.message}", code or 1)

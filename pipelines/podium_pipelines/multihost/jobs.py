@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 from podium.errors import UserError
+from podium_pipelines.api_errors import reason_of
 from podium_pipelines.multihost.names import JOBSET, LAST_S, TRAINER
 from podium_pipelines.multihost.workload import CONTAINER
 
@@ -35,7 +35,8 @@ class Pod:
 
     Attributes:
         name: Of the pod.
-        index: Place of its host, from 0.
+        index: Orders the hosts, from 0, slice by slice.
+        place: Which host it is, in words.
         started: Whether its container has run.
         exit_code: Of its container; None while it runs or waits.
         waits_for: Why it does not run yet, in the cluster's words; "" where it does.
@@ -45,6 +46,7 @@ class Pod:
 
     name: str
     index: int
+    place: str
     started: bool
     exit_code: int | None
     waits_for: str
@@ -156,17 +158,9 @@ def _said(what: str) -> Iterator[None]:
         if error.status == 404:
             raise Missing(f"{what}: the cluster has none, or not its kind") from error
         busy = error.status == 429 or error.status >= 500
-        raise (Unreachable if busy else UserError)(f"{what}: {_reason(error)}") from error
+        raise (Unreachable if busy else UserError)(f"{what}: {reason_of(error)}") from error
     except urllib3.exceptions.HTTPError as error:
         raise Unreachable(f"{what}: the API of the cluster cannot be reached ({error})") from error
-
-
-def _reason(error: ApiException) -> str:
-    """Return the message in an API error's body, or its HTTP status."""
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
 
 
 def _pod(found: Any) -> Pod:
@@ -180,6 +174,7 @@ def _pod(found: Any) -> Pod:
         name=found.metadata.name,
         # Slices are of one size, so that any count larger than their hosts orders them.
         index=number * _MOST_HOSTS + host,
+        place=f"host {host} of slice {number}" if number else f"host {host}",
         started=bool(ended or (state and state.running)),
         exit_code=ended.exit_code if ended else None,
         waits_for=f"{waits.reason}: {waits.message or ''}".rstrip(": ") if waits else _unscheduled(found),
